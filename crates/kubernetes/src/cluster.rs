@@ -11,7 +11,7 @@ use kube::api::{
     ApiResource, DeleteParams, ListParams, Patch, PatchParams, Preconditions, WatchParams,
 };
 use kube::client::ClientBuilder;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Config};
 use secrecy::ExposeSecret as _;
@@ -240,7 +240,7 @@ impl Cluster {
         let unknown = |group: &str| {
             let (name, kind) = (&self.name, &object.kind);
             Problem::NotFound(format!(
-                "cluster {name} has no kind {kind} in the group {group}"
+                "cluster {name} has no kind {kind} in the group {group}: install its CustomResourceDefinition"
             ))
         };
         let Some(group) = &object.group else {
@@ -252,7 +252,10 @@ impl Cluster {
         if let Some(resource) = self.locked().resources.get(&key) {
             return Ok(resource.clone());
         }
-        let found = bounded(kube::discovery::group(client, group)).await?;
+        let found = match bounded(kube::discovery::group(client, group)).await {
+            Err(Problem::NotFound(_)) => return Err(unknown(group)),
+            found => found?,
+        };
         let named = |resource: &ApiResource| {
             [resource.kind.to_lowercase(), resource.plural.clone()].contains(&object.kind)
         };
@@ -437,8 +440,14 @@ pub(crate) fn json(object: DynamicObject) -> Result<Value, Problem> {
 /// Reads a kubeconfig. Relative paths in a file begin in its folder. No error holds its content.
 fn read(secret: &Secret) -> Result<Kubeconfig, String> {
     match secret {
-        Secret::File(path) => Kubeconfig::read_from(path)
-            .map_err(|error| format!("the kubeconfig {} can't be read: {error}", path.display())),
+        Secret::File(path) => Kubeconfig::read_from(path).map_err(|error| {
+            let why = match &error {
+                // Its text names the file again.
+                KubeconfigError::ReadConfig(error, _) => error.to_string(),
+                error => error.to_string(),
+            };
+            format!("the kubeconfig {} can't be read: {why}", path.display())
+        }),
         other => {
             let text = other.read().map_err(|error| error.to_string())?;
             Kubeconfig::from_yaml(text.expose_secret())

@@ -24,6 +24,9 @@ pub enum Outcome {
     },
     /// Another attempt cannot help soon; the cause is for people.
     Refused(String),
+    /// Something is missing that people make without a word to Tagtrail, such as an object or a
+    /// right, so that any later attempt may succeed; the cause is for people.
+    Lacking(String),
     /// Somebody else has changed the images, so a person decides.
     Foreign {
         /// The cause, for people.
@@ -43,7 +46,7 @@ impl Outcome {
             Outcome::Done => "done",
             Outcome::Applied => "applied",
             Outcome::Failed { .. } => "failed",
-            Outcome::Refused(_) | Outcome::Foreign { .. } => "refused",
+            Outcome::Refused(_) | Outcome::Lacking(_) | Outcome::Foreign { .. } => "refused",
             Outcome::Gone(_) => "gone",
         }
     }
@@ -55,6 +58,7 @@ impl Outcome {
             Outcome::Done | Outcome::Applied => None,
             Outcome::Failed { error, .. }
             | Outcome::Refused(error)
+            | Outcome::Lacking(error)
             | Outcome::Foreign { error, .. }
             | Outcome::Gone(error) => Some(error),
         }
@@ -184,10 +188,11 @@ fn step(pace: Pace, outcome: Outcome, phase: Phase, took: Duration, jitter: f64)
         Outcome::Refused(error) | Outcome::Foreign { error, .. } => {
             return Next::Failed { pause: long, error };
         }
-        Outcome::Failed { error, .. } if phase.slow => {
+        Outcome::Failed { error, .. } | Outcome::Lacking(error) if phase.slow => {
             return Next::Failed { pause: long, error };
         }
         Outcome::Failed { error, after } => (error, after),
+        Outcome::Lacking(error) => (error, None),
     };
     let made = phase.attempts.saturating_add(1);
     if pace.attempts > 0 && made >= pace.attempts {
@@ -300,7 +305,12 @@ mod tests {
             };
             next(Pace::default(), outcome, phase, HOUR, jitter)
         };
-        for outcome in [failed(Some(1)), Outcome::Refused("no".to_owned())] {
+        let no = "no".to_owned();
+        for outcome in [
+            failed(Some(1)),
+            Outcome::Refused(no.clone()),
+            Outcome::Lacking(no),
+        ] {
             let error = "no".to_owned();
             assert_eq!(step(outcome, 1.0), Next::Failed { pause: HOUR, error });
         }
@@ -311,6 +321,18 @@ mod tests {
         assert_eq!(step(Outcome::Applied, 0.0), Next::Watching);
         let gone = Outcome::Gone("no".to_owned());
         assert_eq!(step(gone, 0.0), Next::Ended("no".to_owned()));
+    }
+
+    #[test]
+    fn a_lack_is_looked_at_again_soon() {
+        let lacking = Outcome::Lacking("no object".to_owned());
+        assert_eq!(lacking.as_str(), "refused");
+        let expected = Next::Retry {
+            pause: Duration::from_secs(4),
+            counted: Duration::from_secs(4),
+            error: "no object".to_owned(),
+        };
+        assert_eq!(after(lacking, 2, Duration::ZERO, 1.0), expected);
     }
 
     #[test]

@@ -425,10 +425,10 @@ impl KubernetesTarget {
     fn outcome(&self, object: &ObjectName, problem: Problem) -> Outcome {
         let what = self.full(object);
         match problem {
-            Problem::NotFound(why) => Outcome::Refused(format!(
-                "{what} is missing ({why}); create it, or correct target.kubernetes"
+            Problem::NotFound(why) => Outcome::Lacking(format!(
+                "{what} is missing ({why}); create it, or correct objects"
             )),
-            Problem::Forbidden(why) => Outcome::Refused(format!(
+            Problem::Forbidden(why) => Outcome::Lacking(format!(
                 "Tagtrail's account has no right to change {what}: {why}; docs/kubernetes.md has the Role"
             )),
             Problem::Invalid(why) => {

@@ -261,12 +261,7 @@ async fn all_objects_change_or_none() {
     );
     place.world.push(WEB, 1).await;
     let service = place.world.start().await;
-    place.wait(1, Failed).await;
-    let error = place.world.error().await.unwrap();
-    assert!(
-        error.contains("no right to change deployment/worker"),
-        "{error}"
-    );
+    place.fails("no right to change deployment/worker").await;
     for object in ["deployment/web", "deployment/worker"] {
         assert_eq!(
             place.image(object, 0),
@@ -282,12 +277,25 @@ async fn a_missing_object_is_named_with_its_cure() {
     place.configure("[\"deployment/web\"]", "");
     place.world.push(WEB, 1).await;
     let service = place.world.start().await;
-    place.wait(1, Failed).await;
-    let error = place.world.error().await.unwrap();
-    assert!(
-        error.contains("deployment/web in namespace") && error.contains("is missing"),
-        "{error}"
-    );
+    place
+        .fails("deployments.apps \"web\" not found); create it, or correct objects")
+        .await;
+    // No person has to say that the object is there now.
+    place.run("Deployment", "web", 1);
+    place.wait(1, Succeeded).await;
+    assert_eq!(place.image("deployment/web", 0), pinned(1));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_the_cluster_does_not_have_is_named_with_its_cure() {
+    let mut place = Place::new().await;
+    place.configure("[\"gizmo.example.net/web\"]", "");
+    place.world.push(WEB, 1).await;
+    let service = place.world.start().await;
+    place
+        .fails("has no kind gizmo in the group example.net: install its CustomResourceDefinition")
+        .await;
     service.stop().await;
 }
 
@@ -298,11 +306,9 @@ async fn an_image_that_no_container_runs_is_named_with_its_cure() {
     place.configure("[\"deployment/web\"]", "containers.web = [\"app\"]");
     place.world.push(WEB, 1).await;
     let service = place.world.start().await;
-    place.wait(1, Failed).await;
-    assert_eq!(
-        place.world.error().await.unwrap(),
-        "no container of deployment/web runs registry.example.com/shop/web; name its containers by containers.web, or correct objects"
-    );
+    place
+        .fails("no container of deployment/web runs registry.example.com/shop/web; name its containers by containers.web, or correct objects")
+        .await;
     service.stop().await;
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tagtrail_proto::RolloutState::{Failed, Running, Succeeded};
+use tagtrail_proto::RolloutState::{Running, Succeeded};
 use tagtrail_testkit::{SOON, TestKubernetes, eventually, resident};
 
 use crate::kubernetes::{Place, pinned};
@@ -32,7 +32,7 @@ impl Place {
     }
 
     /// Waits for the error of an attempt that contains this text.
-    async fn fails(&mut self, text: &str) -> String {
+    pub(crate) async fn fails(&mut self, text: &str) -> String {
         eventually(text, SOON * 3, async || {
             let errors = self.world.errors().await;
             errors.into_iter().find(|error| error.contains(text))
@@ -270,18 +270,14 @@ async fn credentials_that_end_and_rights_that_are_missing_are_named_and_heal() {
     place.world.push(WEB, 1).await;
     let service = place.world.start().await;
     // An account without a right in the namespace.
-    place.wait(1, Failed).await;
-    let error = place.world.error().await.unwrap();
-    assert!(
-        error.contains("no right to change deployment/web") && error.contains("has the Role"),
-        "{error}"
-    );
+    let error = place.fails("no right to change deployment/web").await;
+    assert!(error.contains("has the Role"), "{error}");
     place.cluster.create(&format!(
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: tagtrail, namespace: {namespace}}}\n\
          roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}}\n\
          subjects: [{{kind: ServiceAccount, name: tagtrail, namespace: {namespace}}}]\n"
     ));
-    place.world.order_retry().await;
+    // Nobody has to say that the right is there now.
     place.wait(1, Succeeded).await;
     // The token ends with its account. A new one is read from the file, without a restart.
     place.kubectl(&["delete", "serviceaccount", "tagtrail"]);
@@ -304,14 +300,8 @@ async fn an_object_that_is_deleted_and_made_again_is_found() {
     let (mut place, service) = Place::rolled_out(1, "").await;
     place.kubectl(&["delete", "deployment/web"]);
     place.world.push(WEB, 2).await;
-    place.wait(2, Failed).await;
-    let error = place.world.error().await.unwrap();
-    assert!(
-        error.contains("deployment/web") && error.contains("is missing"),
-        "{error}"
-    );
+    place.fails("deployments.apps \"web\" not found").await;
     place.run("Deployment", "web", 1);
-    place.world.order_retry().await;
     place.wait(2, Succeeded).await;
     assert_eq!(place.image("deployment/web", 0), pinned(2));
     service.stop().await;
@@ -333,18 +323,12 @@ async fn an_object_that_is_deleted_between_two_patches_takes_the_first_change_ba
     });
     place.world.push(WEB, 1).await;
     let service = place.world.start().await;
-    place.wait(1, Failed).await;
-    let error = place.world.error().await.unwrap();
-    assert!(
-        error.contains("deployment/worker") && error.contains("is missing"),
-        "{error}"
-    );
+    place.fails("deployment/worker in namespace").await;
     for object in ["deployment/web", "deployment/worker"] {
         let image = place.image(object, 0);
         assert_eq!(image, "registry.example.com/shop/web:latest", "{object}");
     }
     front.rule(|_, _| Reply::Forward);
-    place.world.order_retry().await;
     place.wait(1, Succeeded).await;
     service.stop().await;
 }

@@ -132,7 +132,7 @@ impl KubernetesTarget {
         }
         match missing.first_key_value() {
             None => Ok(planned),
-            Some((name, image)) => Err(Outcome::Refused(format!(
+            Some((name, image)) => Err(Outcome::Lacking(format!(
                 "no container of {} runs {}/{}; name its containers by containers.{name}, or correct objects",
                 self.settings
                     .all()

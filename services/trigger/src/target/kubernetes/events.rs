@@ -50,7 +50,7 @@ impl KubernetesTarget {
     pub(super) fn tell_outcome(&self, order: &Order, outcome: &Outcome) {
         match outcome {
             Outcome::Foreign { error, .. } => self.tell_foreign(order, error),
-            Outcome::Refused(error) => self.tell_failed(order, error),
+            Outcome::Refused(error) | Outcome::Lacking(error) => self.tell_failed(order, error),
             _ => {}
         }
     }

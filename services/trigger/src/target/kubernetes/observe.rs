@@ -73,7 +73,9 @@ impl KubernetesTarget {
             Ok(None) => Seen::Healthy,
             Ok(Some(object)) => Seen::Progressing(format!("{object} is next, and has the images")),
             Err(Outcome::Foreign { error, .. }) => Seen::Foreign(error),
-            Err(Outcome::Refused(error) | Outcome::Gone(error)) => Seen::Failed(error),
+            Err(Outcome::Refused(error) | Outcome::Lacking(error) | Outcome::Gone(error)) => {
+                Seen::Failed(error)
+            }
             Err(Outcome::Failed { error, .. }) => Seen::Progressing(error),
             Err(Outcome::Done | Outcome::Applied) => Seen::Healthy,
         }
