@@ -287,6 +287,36 @@ fn there_is_a_manual_page_for_every_command() {
 }
 
 #[test]
+fn config_check_reads_kubeconfigs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagtrail.toml");
+    let text = "[[cluster]]\nname = \"prod\"\nkubeconfig = { file = \"prod.kubeconfig\" }\ncontext = \"prod\"\n";
+    std::fs::write(&path, text).unwrap();
+    let check = || tagtrail(&["config", "check", path.to_str().unwrap()], &[]);
+    let refused = |expected: &str| {
+        let (code, _, error) = check();
+        assert_eq!(code, 1, "{error}");
+        assert!(error.contains(expected), "{expected:?} is not in {error}");
+    };
+    refused("tagtrail.toml:2: cluster.kubeconfig: the kubeconfig ");
+    refused("prod.kubeconfig can't be read: No such file or directory (os error 2)");
+    let kubeconfig = folder.path().join("prod.kubeconfig");
+    std::fs::write(&kubeconfig, "{").unwrap();
+    refused("prod.kubeconfig can't be read: ");
+    let contexts = |name: &str| {
+        let text = format!(
+            "contexts: [{{name: {name}, context: {{cluster: c, user: u}}}}]\nusers: []\nclusters: []\n"
+        );
+        std::fs::write(&kubeconfig, text).unwrap();
+    };
+    contexts("test");
+    refused("the kubeconfig has no context \"prod\"; known are test");
+    contexts("prod");
+    let (code, said, error) = check();
+    assert_eq!(code, 0, "{said}{error}");
+}
+
+#[test]
 fn config_check_reads_the_file_as_the_services_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tagtrail.toml");

@@ -437,6 +437,26 @@ pub(crate) fn json(object: DynamicObject) -> Result<Value, Problem> {
         .map_err(|error| Problem::Unreachable(format!("the answer is no object: {error}")))
 }
 
+/// Tries to read a kubeconfig, and looks for its context.
+///
+/// # Errors
+/// If it can't be read, or lacks the context.
+pub fn check_kubeconfig(secret: &Secret, context: Option<&str>) -> Result<(), String> {
+    let kubeconfig = read(secret)?;
+    let Some(context) = context.or(kubeconfig.current_context.as_deref()) else {
+        return Err("the kubeconfig has no current context; name one by `context`".to_owned());
+    };
+    let known = kubeconfig.contexts.iter().map(|one| one.name.as_str());
+    let known: Vec<&str> = known.collect();
+    match known.contains(&context) {
+        true => Ok(()),
+        false => Err(format!(
+            "the kubeconfig has no context {context:?}; known are {}",
+            known.join(", ")
+        )),
+    }
+}
+
 /// Reads a kubeconfig. Relative paths in a file begin in its folder. No error holds its content.
 fn read(secret: &Secret) -> Result<Kubeconfig, String> {
     match secret {

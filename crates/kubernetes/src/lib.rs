@@ -22,7 +22,7 @@ mod stuck;
 mod watch;
 
 pub use adopt::adoption;
-pub use cluster::{Access, Cluster};
+pub use cluster::{Access, Cluster, check_kubeconfig};
 pub use entries::{Entry, entries, written_reference};
 pub use event::Event;
 pub use health::{Health, failing, health};

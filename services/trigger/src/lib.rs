@@ -93,7 +93,10 @@ pub fn check(file: &File) -> Checked {
     lines.extend(notify::warnings(&entries));
     let broken = file.broken_of(Table::Trigger).chain(&wrong);
     lines.extend(discover::describe(file));
-    let broken = broken.chain(file.broken_of(Table::Cluster));
+    let clusters = target::unusable(file);
+    let broken = broken
+        .chain(file.broken_of(Table::Cluster))
+        .chain(&clusters);
     let broken = broken.chain(file.broken_of(Table::Notify)).chain(&unusable);
     let broken = broken.chain(&unverified);
     Checked {

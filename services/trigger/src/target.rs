@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tagtrail_config::{Broken, ConfigError, File, Start, Table, TargetEntry, Trigger};
 use tagtrail_proto::Pinned;
 
-pub(crate) use clusters::Clusters;
+pub(crate) use clusters::{Clusters, unusable};
 pub use command::supervise;
 pub use contract::TargetProblem;
 pub(crate) use contract::{OnForeignChange, Order, Places, Running, Seen, Target, Targets};

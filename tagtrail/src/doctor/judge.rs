@@ -331,7 +331,10 @@ pub(super) fn target(report: &TargetReport) -> Vec<Finding> {
     if report.problems.is_empty() {
         return vec![Finding::ok(
             CHECK,
-            format!("the {} can be reached", report.kind),
+            match report.kind.as_str() {
+                "kubernetes" => "the objects can be read, changed and watched".to_owned(),
+                kind => format!("the {kind} can be reached"),
+            },
         )];
     }
     problems(CHECK, &report.problems)

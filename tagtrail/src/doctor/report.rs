@@ -169,6 +169,7 @@ impl Report {
             };
             let title = format!("{}, {}", part.title(), finding.check);
             match cures.iter_mut().find(|(_, listed)| *listed == cure) {
+                Some((titles, _)) if titles.split("; ").any(|one| one == title) => {}
                 Some((titles, _)) => *titles += &format!("; {title}"),
                 None => cures.push((title, cure)),
             }
@@ -281,6 +282,19 @@ To do:
   registry r:5000, answer: start it
 
 --setup prints the settings for each registry."
+        );
+    }
+
+    #[test]
+    fn a_check_that_found_a_problem_twice_is_named_once() {
+        let mut report = Report::new(Some("t.example.com"), true);
+        let finding = || Finding::error("annotations", "no right", "give the right");
+        let part = Part::new("cluster", "prod".to_owned(), vec![finding(), finding()]);
+        report.parts.push(part);
+        let text = report.text(&screen(80));
+        assert!(
+            text.contains("To do:\n  cluster prod, annotations: give the right"),
+            "{text}"
         );
     }
 

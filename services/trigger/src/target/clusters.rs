@@ -3,10 +3,28 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tagtrail_config::File;
-use tagtrail_kubernetes::{Access, Cluster};
+use tagtrail_config::{Broken, File, Table};
+use tagtrail_kubernetes::{Access, Cluster, check_kubeconfig};
 
 use super::command::credentials;
+
+/// Returns the clusters whose kubeconfig can't be used. Services begin without it, and read it at
+/// each use.
+pub(crate) fn unusable(file: &File) -> Vec<Broken> {
+    let mut unusable = Vec::new();
+    for entry in &file.cluster {
+        let context = entry.context.as_ref().map(|context| context.get_ref());
+        let Some(secret) = &entry.kubeconfig else {
+            continue;
+        };
+        if let Err(why) = check_kubeconfig(secret, context.map(String::as_str)) {
+            let (at, name) = (entry.name.span().start, entry.name.get_ref());
+            let problem = file.error_at(at, "cluster.kubeconfig", why);
+            unusable.push(Broken::new(Table::Cluster, name.to_string(), problem));
+        }
+    }
+    unusable
+}
 
 /// The clusters, by name.
 #[derive(Debug, Clone, Default)]

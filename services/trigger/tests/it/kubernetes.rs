@@ -288,6 +288,27 @@ async fn a_missing_object_is_named_with_its_cure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn doctor_names_objects_that_can_t_be_read_or_run_no_image() {
+    let place = Place::new().await;
+    place.configure("[\"deployment/web\"]", "");
+    let found = place.inspected().await;
+    // Of images that an unread object may run, nothing is said.
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("deployments.apps \"web\" not found"));
+    place.run("Deployment", "web", 1);
+    assert_eq!(place.inspected().await, Vec::<String>::new());
+    place.run("Deployment", "other", 1);
+    let image = "{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"web\",\"image\":\"registry.example.com/shop/api:v1\"}]}}}}";
+    place.kubectl(&["patch", "deployment/other", "-p", image]);
+    place.configure("[\"deployment/web\", \"deployment/other\"]", "");
+    let found = place.inspected().await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("deployment/other runs no image of the trigger, so it never changes")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kind_that_the_cluster_does_not_have_is_named_with_its_cure() {
     let mut place = Place::new().await;
     place.configure("[\"gizmo.example.net/web\"]", "");

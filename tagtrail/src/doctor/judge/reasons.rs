@@ -29,7 +29,10 @@ fn finding(reason: &Value, unseen: &[String]) -> Option<Finding> {
     let image = image.map_or(String::new(), |image| format!("{image}: "));
     let mut found = format!("{image}{why}");
     if let Some(at) = text(reason, "opens_at") {
-        found += &format!(", until {at}");
+        found += &match code {
+            ReasonCode::Retrying | ReasonCode::Failed => format!("; the next attempt is at {at}"),
+            _ => format!(", until {at}"),
+        };
     }
     let cure = text(reason, "cure").unwrap_or("none is needed: the reason ends by itself");
     let check = code.as_str();

@@ -20,13 +20,14 @@ impl KubernetesTarget {
     /// Returns the problems of the objects and of the rights to change them, or to read them if
     /// another system writes the images.
     pub(super) async fn probe(&self) -> Vec<TargetProblem> {
-        let mut problems = Vec::new();
+        let (mut problems, mut unread) = (Vec::new(), false);
         let mut unused: BTreeSet<&str> = self.repositories.keys().map(String::as_str).collect();
         for object in self.settings.all() {
             let value = match self.cluster.get(&self.settings.namespace, object).await {
                 Ok(value) => value,
                 Err(problem) => {
                     let reached = problem.is_final();
+                    unread = true;
                     problems.push(self.trouble(&self.full(object), problem));
                     match reached {
                         true => continue,
@@ -37,6 +38,10 @@ impl KubernetesTarget {
             };
             match self.used(object, &value) {
                 Err(found) => problems.push(fatal(found, "see docs/kubernetes.md, places")),
+                Ok(used) if used.is_empty() => problems.push(TargetProblem::warning(
+                    format!("{object} runs no image of the trigger, so it never changes"),
+                    "name its containers by containers, or remove it from objects",
+                )),
                 Ok(used) => {
                     for used in used {
                         unused.remove(used.image.as_str());
@@ -75,7 +80,8 @@ impl KubernetesTarget {
                 ));
             }
         }
-        for name in unused {
+        // An object that can't be read may run them.
+        for name in unused.into_iter().filter(|_| !unread) {
             problems.push(fatal(
                 format!("no container of the objects runs the image {name}"),
                 "name its containers by containers, or correct objects",
@@ -111,7 +117,7 @@ impl KubernetesTarget {
 
     fn trouble(&self, what: &str, problem: Problem) -> TargetProblem {
         let cure = match &problem {
-            Problem::NotFound(_) => "create the object, or correct target.kubernetes",
+            Problem::NotFound(_) => "create the object, or correct objects",
             Problem::Forbidden(_) => "give Tagtrail's account the Role of docs/kubernetes.md",
             Problem::Unauthorized(_) | Problem::Access(_) => {
                 "correct the entry [[cluster]], or its kubeconfig"
