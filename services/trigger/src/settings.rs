@@ -13,7 +13,7 @@ use tagtrail_proto::Registry;
 pub(crate) use self::follow::{Recorded, follow, recorded};
 use crate::config::{self, TriggerSpec};
 use crate::notify::{self, Entries};
-use crate::target::{self, Clusters, Target, Targets, Verifies, Verify};
+use crate::target::{self, Clusters, Target, Targets, Verifies, Verify, claims};
 
 /// The SHA-256 of the settings of a trigger.
 pub(crate) type Hash = [u8; 32];
@@ -245,6 +245,20 @@ impl Settings {
             let lines = target::warnings(&self.targets, &self.verifies).into_iter();
             for line in lines.chain(notify::warnings(&self.notify)) {
                 tracing::warn!("{}", line.trim_start_matches("warning: "));
+            }
+        }
+        let known = before.map(|before| claims::shared(&before.targets));
+        for (trigger, shared) in claims::shared(&self.targets) {
+            let known = known.as_ref().and_then(|known| known.get(&trigger));
+            if known == Some(&shared) {
+                continue;
+            }
+            let text = claims::text(&trigger, &shared);
+            if before.is_some() {
+                tracing::warn!(trigger, "{text}");
+            }
+            if let Some(target) = self.targets.get(&trigger) {
+                target.tell_shared(&shared, &text);
             }
         }
         for (name, problem) in &self.notify_problems {

@@ -2,6 +2,7 @@
 //! `target/` and one row of [`ALL`].
 
 mod address;
+pub(crate) mod claims;
 mod clusters;
 mod command;
 mod contract;
@@ -102,6 +103,10 @@ pub(crate) fn warnings(targets: &Targets, verifies: &Verifies) -> Vec<String> {
             .into_iter()
             .chain(verify.into_iter().flatten());
         lines.extend(problems.map(line));
+    }
+    let shared = claims::shared(targets);
+    for (trigger, shared) in &shared {
+        lines.push(format!("warning: {}", claims::text(trigger, shared)));
     }
     lines
 }

@@ -13,6 +13,7 @@ use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{Event, Pinned, Rollout, TraceContext};
 use tokio_util::sync::CancellationToken;
 
+use super::claims::{Claim, SharedImages};
 use super::clusters::Clusters;
 use super::git::Clones;
 use super::news::TargetNews;
@@ -138,6 +139,16 @@ pub(crate) trait Target: Send + Sync {
     /// Returns the place that the target acts on, as a text without secrets: where the text differs,
     /// other systems have to get the images.
     fn identity(&self) -> String;
+
+    /// Returns the images that the target changes, as far as the settings tell. The default: none,
+    /// as only the receiver knows.
+    fn claims(&self) -> Vec<Claim> {
+        Vec::new()
+    }
+
+    /// Tells people at the place that another trigger changes the same images, too. The default:
+    /// the log tells it.
+    fn tell_shared(&self, _shared: &SharedImages, _text: &str) {}
 
     /// Judges the settings, without trying the target. The default: nothing to report.
     fn judge(&self) -> Vec<TargetProblem> {

@@ -21,6 +21,7 @@ use tagtrail_kubernetes::{
 use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{Pinned, Registry, Repository, RolloutImage, clean_text};
 
+use super::claims::{Claim, SharedImages};
 use super::clusters::Clusters;
 use super::contract::{
     ConfigureResult, OnForeignChange, Order, Running, Seen, Target, TargetFuture, TargetKind,
@@ -108,6 +109,33 @@ impl Target for KubernetesTarget {
         objects.sort();
         let (cluster, namespace) = (self.cluster.name(), &self.settings.namespace);
         format!("kubernetes {cluster} {namespace} {}", objects.join(" "))
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        for object in self.settings.objects.iter().filter(|_| !self.reads) {
+            for (image, (registry, repository)) in &self.repositories {
+                let containers = self.settings.containers.get(image);
+                claims.push(Claim {
+                    place: self.full(object),
+                    repository: format!("{registry}/{repository}"),
+                    containers: containers.cloned().unwrap_or_default(),
+                });
+            }
+        }
+        claims
+    }
+
+    fn tell_shared(&self, shared: &SharedImages, text: &str) {
+        let mut objects = self.settings.objects.iter();
+        if let Some(object) = objects.find(|object| self.full(object) == shared.place) {
+            self.send(
+                object,
+                &shared.with,
+                ("TagtrailShared", true),
+                text.to_owned(),
+            );
+        }
     }
 
     fn try_out(&self) -> TargetFuture<'_, Vec<TargetProblem>> {

@@ -614,6 +614,64 @@ async fn an_image_trigger_takes_an_object_from_its_annotations_and_gives_it_back
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_object_whose_images_two_triggers_change_has_an_event() {
+    let mut place = Place::alone().await;
+    let kind = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../deploy/kubernetes/imagetrigger.yaml"
+    );
+    place.cluster.kubectl(&["create", "-f", kind]);
+    for name in ["web", "api", "other"] {
+        place.run("Deployment", name, 1);
+    }
+    let shop = format!(
+        "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\n\
+         target.kubernetes = {{ cluster = \"test\", namespace = \"default\", objects = [\"deployment/web\"] }}"
+    );
+    place.discover(&shop);
+    place.world.push(WEB, 1).await;
+    let service = place.world.start().await;
+    for (name, object) in [
+        ("one", "api"),
+        ("two", "api"),
+        ("three", "web"),
+        ("four", "other"),
+    ] {
+        let object = format!(
+            "{{apiVersion: tagtrail.dev/v1alpha1, kind: ImageTrigger, metadata: {{name: {name}, namespace: default}}, spec: {{\
+             objects: [deploy/{object}], settle: 0s, images: {{web: \"{WEB}\"}}}}}}"
+        );
+        place.create_soon(&object).await;
+    }
+    let notes = eventually("two events", SOON * 2, async || {
+        let arguments = ["get", "events.v1.events.k8s.io", "--output=json"];
+        let all: Value = serde_json::from_str(&place.kubectl(&arguments)).unwrap();
+        let all = all["items"].as_array().unwrap().iter();
+        let shared = all.filter(|event| event["reason"] == "TagtrailShared");
+        let note = |event: &Value| event["note"].as_str().unwrap().to_owned();
+        let mut notes: Vec<String> = shared.map(note).collect();
+        notes.sort();
+        (notes.len() == 2).then_some(notes)
+    })
+    .await;
+    for (note, [one, other, object]) in notes.iter().zip([
+        ["test-default-imagetrigger-three", "shop", "web"],
+        [
+            "test-default-imagetrigger-two",
+            "test-default-imagetrigger-one",
+            "api",
+        ],
+    ]) {
+        let expected = format!(
+            "trigger {one} and trigger {other} change the same images of deployment/{object} in namespace default of cluster test, in turn;"
+        );
+        assert!(note.starts_with(&expected), "{note}");
+    }
+    place.becomes("deployment/other", 0, &pinned(1)).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_of_argo_is_a_trigger_and_its_phase_is_the_result() {
     let mut place = Place::alone().await;
     // As that of Argo Rollouts, without the schema of the specification.

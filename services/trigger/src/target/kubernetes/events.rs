@@ -43,7 +43,7 @@ impl KubernetesTarget {
     pub(super) fn tell_changed(&self, object: &ObjectName, rollout: &Rollout, text: &str) {
         let (trigger, number) = (&rollout.trigger, rollout.number);
         let note = format!("rollout {number} of trigger {trigger}: {text}");
-        self.send(object, rollout, ("TagtrailRollout", false), note);
+        self.send(object, &rollout.id, ("TagtrailRollout", false), note);
     }
 
     /// Records the outcome of an attempt on all objects, if a person should know it.
@@ -86,20 +86,20 @@ impl KubernetesTarget {
 
     fn tell_all(&self, order: &Order, reason: &'static str, note: &str) {
         for object in self.settings.all() {
-            self.send(object, &order.rollout, (reason, true), note.to_owned());
+            self.send(object, &order.rollout.id, (reason, true), note.to_owned());
         }
     }
 
-    /// Queues an event, one for each object, reason and rollout.
-    fn send(
+    /// Queues an event, one for each object, reason and cause, such as the id of a rollout.
+    pub(super) fn send(
         &self,
         object: &ObjectName,
-        rollout: &Rollout,
+        cause: &str,
         (reason, warning): (&'static str, bool),
         note: String,
     ) {
         let sender = self.events.0.get_or_init(|| self.sender());
-        let key = (object.clone(), reason, rollout.id.clone());
+        let key = (object.clone(), reason, cause.to_owned());
         {
             let mut sent = sender.sent.lock().unwrap_or_else(PoisonError::into_inner);
             if sent.len() >= REMEMBERED {
@@ -114,7 +114,7 @@ impl KubernetesTarget {
             reason,
             warning,
             note,
-            cause: rollout.id.clone(),
+            cause: cause.to_owned(),
         };
         let uid = self.kept(object).and_then(|value| uid(&value));
         if sender.queue.try_send((object.clone(), uid, event)).is_err() {
