@@ -162,6 +162,12 @@ const TAIL: &str = r#"
 # settle = "30s"                                # the images must not change for this long
 # target.command = { run = ["./deploy.sh"] }    # TAGTRAIL_IMAGE_WEB=REGISTRY/shop/web@sha256:… in its environment
 # target.webhook = { url = "https://deploy.example.com/hooks/shop", secret = { file = "secrets/shop" } }
+# target.kubernetes = { cluster = "prod", namespace = "shop", objects = ["deployment/web", "deployment/worker"] }
+
+# A cluster for targets `kubernetes`. docs/kubernetes.md makes the account and the kubeconfig.
+# [[cluster]]
+# name = "prod"
+# kubeconfig = { file = "prod.kubeconfig" }
 
 # Tokens for the API, which it needs if other machines can reach it.
 # [[token]]
