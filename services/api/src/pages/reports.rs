@@ -66,8 +66,13 @@ struct Asked {
 impl Asked {
     fn read(uri: &Uri, shared: &Shared, reader: &Reader) -> Result<Asked, Error> {
         let parameters = Parameters::read(uri, QUERY)?;
-        let typed =
-            |field, text: &str| when::read(text, reader.now).ok_or(Error::PastTyped { field });
+        let typed = |field, text: &str| {
+            let read = match field == KNOWN_AT.name {
+                true => when::read_past(text, reader.now),
+                false => when::read(text, reader.now),
+            };
+            read.ok_or(Error::PastTyped { field })
+        };
         let question = question(&parameters, &shared.names.get(), reader.now, typed)?;
         Ok(Asked {
             question,

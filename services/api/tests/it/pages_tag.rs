@@ -341,8 +341,10 @@ async fn times_are_read_as_people_type_them() {
     assert_eq!(typed.status, 303);
     assert_eq!(
         typed.location,
-        format!("/i/{IMAGE}?at=2026-03-03T14%3A00%3A25Z")
+        format!("/i/{IMAGE}?at=2026-03-03T14%3A00%3A25.999999Z")
     );
+    let exact = format!("/i/{IMAGE}?at=2026-03-03T14:00:25Z");
+    assert_eq!(show(&api, &exact).await.status, 200);
     let wrong = show(&api, &format!("/i/{IMAGE}?at=soon")).await;
     assert_eq!(wrong.status, 400);
     assert!(wrong.html.contains("2 h ago"), "{}", wrong.html);

@@ -25,7 +25,7 @@ pub(crate) fn past(
     let Some(text) = parameters.written(field) else {
         return Ok(None);
     };
-    let at = when::read(text, now).filter(|at| (0..=9999).contains(&at.year()));
+    let at = when::read_past(text, now).filter(|at| (0..=9999).contains(&at.year()));
     let at = at.ok_or(Error::PastTyped { field })?;
     if at > now {
         return Err(Error::NotPast { field });

@@ -96,14 +96,32 @@ pub(crate) fn span(length: Duration) -> String {
 
 /// Reads the time that a person typed, in one of the common forms. Without an offset, UTC.
 pub(crate) fn read(text: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    typed(text, now).map(|(at, _)| at)
+}
+
+/// Reads the past that a person asks about. A time with seconds means the end of its second: pages
+/// cut times to the second, so a time copied from a page includes the revision beside it. RFC 3339
+/// is exact, as in the API.
+pub(crate) fn read_past(text: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    let (at, step) = typed(text, now)?;
+    let rest = (step - Duration::MICROSECOND).max(Duration::ZERO);
+    match at.checked_add(rest)? {
+        end if end > now => Some(at.max(now)),
+        end => Some(end),
+    }
+}
+
+/// Reads a typed time, and the unit to which it is exact; zero for one without seconds.
+fn typed(text: &str, now: OffsetDateTime) -> Option<(OffsetDateTime, Duration)> {
     let text = text.trim();
     if text.len() > 40 || !text.is_ascii() {
         return None;
     }
     if let Some(at) = tagtrail_proto::instant::parse(text) {
-        return Some(at);
+        return Some((at, Duration::ZERO));
     }
-    ago_in_words(text, now).or_else(|| of_calendar(text, now))
+    let ago = ago_in_words(text, now).map(|at| (at, Duration::ZERO));
+    ago.or_else(|| of_calendar(text, now))
 }
 
 /// Reads `2 h ago`, `yesterday`, `yesterday 12:00`, `yesterday noon`, `now`.
@@ -114,7 +132,7 @@ fn ago_in_words(text: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
     }
     if let Some(clock) = lower.strip_prefix("yesterday") {
         let day = (now - Duration::DAY).date();
-        return Some(day.with_time(clock_of(clock.trim())?).assume_utc());
+        return Some(day.with_time(clock_of(clock.trim())?.0).assume_utc());
     }
     let amount = lower.strip_suffix("ago")?.trim();
     let digits = amount.find(|char: char| !char.is_ascii_digit())?;
@@ -132,7 +150,7 @@ fn ago_in_words(text: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
 }
 
 /// Reads `2026-03-03 14:02`, `2026-03-03T14:02:05`, `3 Mar 14:02`, `3 Mar 2026`.
-fn of_calendar(text: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
+fn of_calendar(text: &str, now: OffsetDateTime) -> Option<(OffsetDateTime, Duration)> {
     let text = text.strip_suffix("UTC").unwrap_or(text).trim();
     let text = text
         .strip_suffix('Z')
@@ -162,28 +180,38 @@ fn of_calendar(text: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
             time::Date::from_calendar_date(year, month, day).ok()?
         }
     };
-    let at = date
-        .with_time(clock_of(words.next().unwrap_or_default())?)
-        .assume_utc();
+    let (clock, step) = clock_of(words.next().unwrap_or_default())?;
+    let at = date.with_time(clock).assume_utc();
     let in_range = words.next().is_none() && (0..=9999).contains(&at.year());
-    in_range.then_some(at)
+    in_range.then_some((at, step))
 }
 
-/// Reads `14:02` or `14:02:05`; nothing is midnight.
-fn clock_of(text: &str) -> Option<time::Time> {
+/// Reads `14:02`, `14:02:05` or `14:02:05.25`, and the unit of its last digit, if it has seconds;
+/// nothing is midnight.
+fn clock_of(text: &str) -> Option<(time::Time, Duration)> {
     if text.is_empty() {
-        return Some(time::Time::MIDNIGHT);
+        return Some((time::Time::MIDNIGHT, Duration::ZERO));
     }
     let text = if text == "noon" { "12:00" } else { text };
     let (hour, rest) = text.split_once(':')?;
-    let (minute, second) = rest.split_once(':').unwrap_or((rest, "0"));
-    let second = second.split('.').next().unwrap_or_default();
-    time::Time::from_hms(
+    let (minute, seconds) = match rest.split_once(':') {
+        Some((minute, seconds)) => (minute, Some(seconds)),
+        None => (rest, None),
+    };
+    let (second, fraction) = seconds
+        .unwrap_or("0")
+        .split_once('.')
+        .unwrap_or((seconds.unwrap_or("0"), ""));
+    let digits: String = fraction.chars().take(6).collect();
+    let step = Duration::SECOND / 10_i32.pow(u32::try_from(digits.len()).ok()?);
+    let time = time::Time::from_hms_micro(
         hour.parse().ok()?,
         minute.parse().ok()?,
         second.parse().ok()?,
+        format!("{digits:0<6}").parse().ok()?,
     )
-    .ok()
+    .ok()?;
+    Some((time, seconds.map_or(Duration::ZERO, |_| step)))
 }
 
 #[cfg(test)]
@@ -223,6 +251,36 @@ mod tests {
             "é ago",
         ] {
             assert_eq!(read(wrong, now()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_typed_past_includes_the_second_that_a_page_shows() {
+        let exact = |text: &str| tagtrail_proto::instant::parse(text).unwrap();
+        for (typed, expected) in [
+            ("2026-03-03 14:02:05", "2026-03-03T14:02:05.999999Z"),
+            ("2026-03-03T14:02:05", "2026-03-03T14:02:05.999999Z"),
+            ("3 Mar 14:02:05.12", "2026-03-03T14:02:05.129999Z"),
+            ("2026-03-03 14:02:05.123456", "2026-03-03T14:02:05.123456Z"),
+            // No seconds: the beginning of the minute or day, as people mean it.
+            ("2026-03-03 14:02", "2026-03-03T14:02:00Z"),
+            ("2026-03-03", "2026-03-03T00:00:00Z"),
+            // The form of the API is exact.
+            ("2026-03-03T14:02:05Z", "2026-03-03T14:02:05Z"),
+            ("2 h ago", "2026-11-23T12:31:08Z"),
+            // The present second has not ended.
+            ("2026-11-23 14:31:08", "2026-11-23T14:31:08Z"),
+            ("2026-11-23 14:31:09", "2026-11-23T14:31:09Z"),
+        ] {
+            let read = read_past(typed, now());
+            assert_eq!(read, Some(exact(expected)), "{typed}");
+        }
+        for wrong in [
+            "2026-03-03 14:02:05.x",
+            "2026-03-03 14:02:",
+            "2026-03-03 14:02:61",
+        ] {
+            assert_eq!(read_past(wrong, now()), None, "{wrong}");
         }
     }
 
