@@ -263,7 +263,7 @@ fn busiest(busy: &Busy) -> Markup {
 fn rollouts(rollouts: &[RolloutWithAttempt], now: OffsetDateTime) -> Markup {
     html! {
         section class="card" aria-labelledby="ro" {
-            h2 id="ro" { "Rollouts" }
+            h2 id="ro" { "Rollouts " span class="push q" { "planned" } }
             @if rollouts.is_empty() { p class="s" { "No rollout yet." } }
             ul class="feed need" {
                 @for RolloutWithAttempt { rollout, .. } in rollouts {
@@ -273,7 +273,7 @@ fn rollouts(rollouts: &[RolloutWithAttempt], now: OffsetDateTime) -> Markup {
                             a href=(rollout::address(&rollout.trigger, rollout.number)) { (rollout.trigger) " #" (rollout.number) }
                             span class="s" { (rollout::summary(rollout)) }
                         }
-                        (ago(rollout.finished_at.unwrap_or(rollout.created_at), now))
+                        (ago(rollout.created_at, now))
                     }
                 }
             }

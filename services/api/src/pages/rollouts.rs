@@ -23,7 +23,7 @@ use crate::pages::part::standing::{state, words};
 use crate::pages::part::text::{number, visible};
 use crate::pages::part::when::{Form, ago, span, time};
 use crate::pages::reader::Reader;
-use crate::pages::trigger::parts::changed;
+use crate::pages::trigger::parts::{changed, took};
 use crate::shared::Shared;
 use crate::store;
 use crate::store::rollouts::RolloutWithAttempt;
@@ -183,7 +183,7 @@ fn table(
         table class="st" {
             thead { tr {
                 th scope="col" { "Rollout" } th scope="col" { "State" } th scope="col" { "Differs in" }
-                th scope="col" { "Push to start" } th scope="col" class="r" { "Start to done" } td {} th scope="col" class="r" { "When" }
+                th scope="col" { "Push to start" } th scope="col" class="r" { "Took" } td {} th scope="col" class="r" { "Planned" }
             } }
             tbody { @for one in &page.items { (row(one, times.get(&one.rollout.id), now)) } }
         }
@@ -197,9 +197,6 @@ fn row(one: &RolloutWithAttempt, times: Option<&Times>, now: OffsetDateTime) -> 
     let to_start = push
         .zip(started)
         .map(|(push, start)| start - push.occurred_at);
-    let to_done = started
-        .zip(rollout.finished_at)
-        .map(|(start, end)| end - start);
     html! {
         tr {
             th scope="row" { a href={ "/rollouts/" (rollout.id) } { (visible(&rollout.trigger)) " #" (number(rollout.number)) } }
@@ -212,7 +209,7 @@ fn row(one: &RolloutWithAttempt, times: Option<&Times>, now: OffsetDateTime) -> 
                     @if push.is_some_and(|push| push.found.is_some()) { " " span class="q" { "since it was found" } }
                 }
             }
-            td class="n r" data-l="start to done" { @if let Some(length) = to_done { (span(length)) } }
+            td class="n r" data-l="took" { (took(rollout)) }
             td class="s full" { (note(one, times, now)) }
             td class="r nw" { (time(rollout.created_at, Form::Short)) " " (ago(rollout.created_at, now)) }
         }

@@ -19,10 +19,17 @@ pub(crate) fn state_icon(state: RolloutState) -> Markup {
     html! { span class=(tone.class()) { (icon_for(icon, &words(state.as_str()))) } }
 }
 
+/// Returns the time that a rollout took, from its planning to its end: the one length of all lists
+/// and of the report of rollout times. `None`: it has not ended.
+pub(crate) fn took(rollout: &Rollout) -> Option<String> {
+    let end = rollout.finished_at?;
+    Some(span(end - rollout.created_at))
+}
+
 /// Returns the time that a rollout took if it succeeded, and otherwise its state.
 pub(crate) fn summary(rollout: &Rollout) -> String {
-    match (rollout.state, rollout.finished_at) {
-        (RolloutState::Succeeded, Some(at)) => span(at - rollout.created_at),
+    match (rollout.state, took(rollout)) {
+        (RolloutState::Succeeded, Some(took)) => format!("took {took}"),
         (RolloutState::Failed | RolloutState::Running, _) if rollout.attempts > 1 => {
             let attempts = counted(rollout.attempts.into(), "attempt", "attempts");
             format!("{}, {attempts}", words(rollout.state.as_str()))

@@ -7,9 +7,10 @@ use tagtrail_proto::{Condition, Gate, Reason, ReasonCode, Rollout};
 use time::OffsetDateTime;
 
 use crate::pages::part::kind::{Tone, badge};
+use crate::pages::part::rollout;
 use crate::pages::part::standing::{cause, differences, state, words};
 use crate::pages::part::text::{number, visible, with_code};
-use crate::pages::part::when::{Form, ago, span, time};
+use crate::pages::part::when::{Form, ago, time};
 use crate::pages::trigger::View;
 use crate::pages::trigger::standing::{Standing, why};
 use crate::store::acts::Act;
@@ -187,9 +188,9 @@ pub(super) fn rollouts(view: &View) -> Markup {
                 table class="st" {
                     thead { tr {
                         th scope="col" { "Rollout" } th scope="col" { "State" } th scope="col" { "Differs in" }
-                        th scope="col" { "Why" } th scope="col" { "Took" } th scope="col" class="r" { "When" }
+                        th scope="col" { "Why" } th scope="col" { "Took" } th scope="col" class="r" { "Planned" }
                     } }
-                    tbody { @for one in view.rollouts.iter().take(SHOWN) { (rollout(one)) } }
+                    tbody { @for one in view.rollouts.iter().take(SHOWN) { (row_of(one)) } }
                 }
                 p class="more" { a href={ "/rollouts?trigger=" (name) } { "All rollouts of " (name) } }
             }
@@ -197,7 +198,7 @@ pub(super) fn rollouts(view: &View) -> Markup {
     }
 }
 
-fn rollout(one: &RolloutWithAttempt) -> Markup {
+fn row_of(one: &RolloutWithAttempt) -> Markup {
     let rollout = &one.rollout;
     html! {
         tr {
@@ -205,7 +206,7 @@ fn rollout(one: &RolloutWithAttempt) -> Markup {
             td { (state(rollout.state)) }
             td { (changed(rollout)) }
             td { (cause(rollout.cause.reason)) }
-            td class="n" { (took(rollout)) }
+            td class="n" data-l="took" { (took(rollout)) }
             td class="r" { (time(rollout.created_at, Form::Short)) }
         }
     }
@@ -218,11 +219,9 @@ pub(crate) fn changed(rollout: &Rollout) -> String {
 
 /// Returns the time from the recording to the end, or the number of attempts.
 pub(crate) fn took(rollout: &Rollout) -> String {
-    match (rollout.finished_at, rollout.attempts) {
-        (Some(end), 0 | 1) => span(end - rollout.created_at),
-        (Some(end), attempts) => {
-            format!("{}, {attempts} attempts", span(end - rollout.created_at))
-        }
+    match (rollout::took(rollout), rollout.attempts) {
+        (Some(took), 0 | 1) => took,
+        (Some(took), attempts) => format!("{took}, {attempts} attempts"),
         (None, 0) => String::new(),
         (None, 1) => "1 attempt".to_owned(),
         (None, attempts) => format!("{attempts} attempts"),
