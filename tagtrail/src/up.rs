@@ -140,6 +140,7 @@ async fn services(
         db: account("api")?,
         bus: bus("api")?,
         pace: tagtrail_api::Pace::default(),
+        gateway: Some(config.gateway),
     };
     let mut tasks = Tasks::new();
     let gateway = tagtrail_gateway::Config {

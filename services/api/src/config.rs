@@ -27,6 +27,9 @@ pub struct Config {
     /// Times of the live feed.
     #[arg(skip)]
     pub pace: Pace,
+    /// Address of a gateway in the same process, which the home page names before the first push.
+    #[arg(skip)]
+    pub gateway: Option<SocketAddr>,
 }
 
 /// Times of the live feed.

@@ -165,6 +165,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         names: follow::Current::new(file.names().clone()),
         file: follow::Current::new(file.as_ref().clone()),
         pace: config.pace,
+        gateway: config.gateway,
         metrics,
     };
     let following = follow::follow(files, shared.clone(), ctx.clone());

@@ -1,5 +1,6 @@
 //! The state that all requests share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     /// The files.
     pub(crate) file: Current<File>,
     pub(crate) pace: Pace,
+    /// The address of a gateway in the same process.
+    pub(crate) gateway: Option<SocketAddr>,
     pub(crate) metrics: Metrics,
 }
 

@@ -90,6 +90,7 @@ fn shared(tokens: Tokens) -> Shared {
         people: None,
         refusals: Arc::default(),
         file: crate::follow::Current::new(tagtrail_config::File::default()),
+        gateway: None,
         pace: Pace::default(),
         metrics,
     }

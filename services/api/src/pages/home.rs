@@ -84,7 +84,7 @@ async fn show(
     frame.cli = Some("tagtrail watch".to_owned());
     frame.live = Some("/v1/revisions");
     let content = match rows.seen.status.totals.revisions {
-        0 => first::draw(&shared.file.get()),
+        0 => first::draw(&shared.file.get(), shared.gateway),
         _ => draw(&rows, shared.quarantine.count(), now),
     };
     Ok(frame.page(&reader, &content))

@@ -123,7 +123,7 @@ fn table(sources: &Sources, now: OffsetDateTime) -> Markup {
                 "Sources "
                 span class="push q" { "pushes by half hour, " (of_day(sources.half_hours_since.0, now)) }
             }
-            @if sources.items.is_empty() { p class="s" { "There is no " code { "[[source]]" } " in the files of this api, and no event was received in 90 days." } }
+            @if sources.items.is_empty() { p class="s" { "There is no " code { "[[source]]" } " in the files of this api, and no event was received in 90 days. " a href="/" { "Home" } " shows what to set up." } }
             @else {
                 table class="st fix" {
                     thead { tr {

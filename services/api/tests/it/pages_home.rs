@@ -50,11 +50,80 @@ async fn to_now(rows: &mut Rows) {
 async fn before_the_first_event_the_page_names_the_next_steps() {
     let (api, _rows) = Api::start().await;
     let text = page(&api, "/").await;
-    assert!(text.contains("No events yet") && text.contains("tagtrail doctor"));
+    assert!(text.contains("No events yet"));
+    for part in [
+        "tagtrail init harbor=registry.example.com</code>",
+        "tagtrail doctor --setup --gateway http://127.0.0.1:8400</code>",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
     let status = api.found("/v1/status").await;
     assert_eq!(status["totals"]["revisions"], 0);
     assert_eq!(status["totals"]["delay"], json!(null));
     assert_eq!(status["last_event_at"], json!(null));
+}
+
+#[tokio::test]
+async fn before_the_first_event_each_source_has_its_address() {
+    let db = tagtrail_testkit::postgres().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagtrail.toml");
+    let source = "[[source]]\nname = \"main\"\nkind = \"harbor\"\nregistry = \"harbor.acme.com\"\nsecret = { env = \"S\" }\n";
+    std::fs::write(&path, source).unwrap();
+    let api = Api::with(&db, |config| config.config = Some(path)).await;
+    api.ctx.health.wait_ready().await;
+    let text = page(&api, "/").await;
+    for part in [
+        "POST http://127.0.0.1:8400/hooks/main",
+        "docker push harbor.acme.com/shop/web:latest",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn lists_of_an_empty_store_lead_on() {
+    let (api, _rows) = Api::start().await;
+    for (path, lead) in [
+        ("/i", "href=\"/\">Home</a> shows what to set up"),
+        ("/triggers", "add a [[trigger]] to tagtrail.toml"),
+        ("/rollouts", "No rollout is recorded yet."),
+        ("/holds", "No freeze, pin or fault is in force"),
+        ("/sources", "href=\"/\">Home</a> shows what to set up"),
+        ("/reports", "Nothing in this time"),
+    ] {
+        let text = page(&api, path).await;
+        assert!(text.contains(lead), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn lists_agree_on_the_age_of_a_rollout_and_the_time_that_it_took() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag("registry.example.com/shop/web:latest", &[on_time(1, 1, 10)])
+        .await;
+    let shop = rows.trigger("shop", true).await;
+    rows.rollout(shop, 1, "succeeded", 20).await;
+    sqlx::raw_sql(
+        "update rollout set created_at = now() - interval '5 hours', started_at = now() - interval '3 hours', finished_at = now() - interval '2 hours'",
+    )
+    .execute(&mut rows.db)
+    .await
+    .unwrap();
+    for path in [
+        "/",
+        "/rollouts",
+        "/triggers/shop",
+        "/i/registry.example.com/shop/web:latest",
+    ] {
+        let text = page(&api, path).await;
+        let took = text.contains("took 3 h<") || text.contains("data-l=\"took\">3 h<");
+        assert!(took, "{path}: {text}");
+        assert!(!text.contains(">2 h ago<"), "{path}: {text}");
+    }
+    for path in ["/", "/rollouts"] {
+        assert!(page(&api, path).await.contains(">5 h ago<"), "{path}");
+    }
 }
 
 #[tokio::test]

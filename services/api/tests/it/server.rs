@@ -177,6 +177,7 @@ impl Api {
             // No server listens there: the api works without NATS.
             bus: BusArgs::new("nats://127.0.0.1:9"),
             pace: Pace::default(),
+            gateway: Some("0.0.0.0:8400".parse().unwrap()),
         }
     }
 
