@@ -14,7 +14,7 @@ const until = async (holds, milliseconds) => {
 };
 
 { // The tag page.
-  const context = await open({ viewport: { width: 1440, height: 900 } });
+  const context = await open({ viewport: { width: 1440, height: 900 }, timezoneId: 'Asia/Tokyo' });
   const page = await context.newPage();
   await page.goto(url('tag'));
   await page.waitForTimeout(200);
@@ -23,13 +23,19 @@ const until = async (holds, milliseconds) => {
   const output = await page.locator('as-of output').textContent();
   check(/revision \d+/.test(output), `the slider names a moment and a revision by keyboard: ${output}`);
   check(await page.locator('tr.hit').count() === 1, 'the row in force then is marked');
-  check(/[?&]at=\d{4}-\d\d-\d\dT[\d:]+Z/.test(page.url()), `the address holds the moment: ${page.url().slice(base.length)}`);
+  check(/[?&]at=\d{4}-\d\d-\d\dT[\d:]+/.test(page.url()), `the address holds the moment: ${page.url().slice(base.length)}`);
   await page.reload();
   check(await page.locator('h1').count() === 1 && /as of|at /i.test(await page.locator('main').textContent()), 'the address of the moment opens the page of that moment');
   await page.keyboard.press('Control+k');
   check(await page.evaluate(() => document.activeElement.name) === 'q', 'Ctrl K moves the focus to the search field');
   await page.locator('[data-clock]').click();
-  check(await page.locator('[data-clock]').textContent() === 'Local', 'the clock switches to local time');
+  check(await page.locator('[data-clock]').textContent() === 'local time', 'the clock switches to local time');
+  await page.goto(url('tag'));
+  const named = await page.locator('th, h1, h2, .axis text, footer').allTextContents();
+  check(named.some(text => text.includes('local time')) && !named.some(text => text.includes('UTC')), 'in local time no heading, axis or foot names UTC');
+  const days = await page.locator('.trail tbody tr').evaluateAll(rows => rows.map(row => [row.querySelector('.b'), row.querySelector('time')])
+    .map(([day, time]) => [day.hidden, day.textContent, new Date(time.dateTime).toLocaleString('en-GB', { weekday: 'short', day: '2-digit', month: 'short', timeZone: 'Asia/Tokyo' }).replace(',', '')]));
+  check(days.every(([hidden, shown, day], place) => shown === day && hidden === (place > 0 && days[place - 1][1] === shown)), `each local day of the trail is shown once: ${days.filter(([hidden]) => !hidden).map(([, shown]) => shown)}`);
   await page.locator('[data-theme-next]').click();
   check(await page.evaluate(() => document.documentElement.dataset.theme) === 'light', 'the theme switches');
   await page.goto(url('triggers'));

@@ -15,7 +15,7 @@ use crate::pages::part::digest::copy;
 use crate::pages::part::icon::{drawings, icon};
 use crate::pages::part::image::did_you_mean;
 use crate::pages::part::text::visible;
-use crate::pages::part::when::{Form, time};
+use crate::pages::part::when::{Form, time, zone};
 use crate::pages::reader::Reader;
 
 /// Everything that a page may load comes from this server, and nothing in a page is code.
@@ -150,7 +150,7 @@ impl Frame {
                             kbd aria-hidden="true" { "Ctrl K" }
                         }
                         div class="prefs" {
-                            button type="button" class="ghost" data-clock aria-pressed="false" title="Times in UTC; press for your own" { "UTC" }
+                            button type="button" class="ghost" data-clock aria-pressed="false" title="The clock of all times: UTC, or your own" { "UTC" }
                             button type="button" class="ghost" data-theme-next aria-label="Theme: as the system" { (icon("theme")) }
                         }
                     }
@@ -170,7 +170,7 @@ impl Frame {
                     span { code { (cli) } (copy(cli, "Copy the command")) }
                 }
                 span class="push" {
-                    "Tagtrail " (env!("CARGO_PKG_VERSION")) " · as of " (time(reader.now, Form::Full)) " UTC"
+                    "Tagtrail " (env!("CARGO_PKG_VERSION")) " · as of " (time(reader.now, Form::Full)) " " (zone())
                     @match &reader.holder {
                         Some(holder) => { " · " (holder.name) },
                         None if reader.everybody => " · not signed in, acts as local",

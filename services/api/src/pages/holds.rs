@@ -25,7 +25,7 @@ use crate::pages::part::icon::icon;
 use crate::pages::part::kind::{Tone, badge};
 use crate::pages::part::question::address;
 use crate::pages::part::text::{number, visible};
-use crate::pages::part::when::{Form, time};
+use crate::pages::part::when::{Form, time, zone};
 use crate::pages::reader::Reader;
 use crate::pages::trigger::{because, lasting};
 use crate::shared::Shared;
@@ -196,7 +196,7 @@ fn in_force(reader: &Reader, view: &View) -> Markup {
                 table class="st" {
                     thead { tr {
                         th scope="col" { "Kind" } th scope="col" { "Triggers" } th scope="col" { "By" } th scope="col" { "Reason" }
-                        th scope="col" { "Since (UTC)" } th scope="col" { "Until" } td {}
+                        th scope="col" { "Since (" (zone()) ")" } th scope="col" { "Until" } td {}
                     } }
                     tbody { @for hold in view.holds.iter().take(SHOWN) { (row(reader, view, hold)) } }
                 }

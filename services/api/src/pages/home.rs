@@ -26,7 +26,7 @@ use crate::pages::part::image::repository_address;
 use crate::pages::part::kind::{Tone, state};
 use crate::pages::part::rollout;
 use crate::pages::part::text::{counted, number, visible};
-use crate::pages::part::when::{Form, ago, written};
+use crate::pages::part::when::{Form, ago, time, written, zone};
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
 use crate::store;
@@ -93,7 +93,7 @@ async fn show(
 fn draw(rows: &Rows, quarantined: Option<u64>, now: OffsetDateTime) -> Markup {
     html! {
         h1 class="vh" { "Home" }
-        (figures(&rows.seen.status))
+        (figures(&rows.seen.status, now))
         (last_hour(&rows.busy, now))
         div class="g2" {
             div class="col" {
@@ -109,7 +109,7 @@ fn draw(rows: &Rows, quarantined: Option<u64>, now: OffsetDateTime) -> Markup {
     }
 }
 
-fn figures(status: &Status) -> Markup {
+fn figures(status: &Status, now: OffsetDateTime) -> Markup {
     let (totals, changes, rollouts) = (&status.totals, &status.changes, &status.rollouts);
     let triggers: u64 = status.triggers.values().sum();
     let settled = status.in_condition(Condition::Settled);
@@ -122,7 +122,7 @@ fn figures(status: &Status) -> Markup {
             (figure("Changes today", &number(changes.today), html! {
                 @match changes.usual_today {
                     Some(usual) => { (number(usual)) " is usual at this hour" },
-                    None => { "since 00:00 UTC" },
+                    None => { "since " (time(now.truncate_to_day(), Form::Hour)) " " (zone()) },
                 }
             }))
             @match &totals.delay {
@@ -194,10 +194,7 @@ pub(super) fn known(of: u64, lost: u64) -> String {
 fn last_hour(busy: &Busy, now: OffsetDateTime) -> Markup {
     let minutes = &busy.minutes;
     let from = first_minute_at(now);
-    let clock = |minutes: i64| -> String {
-        let text = written(from + Duration::minutes(minutes), Form::Clock);
-        text.chars().take(5).collect()
-    };
+    let clock = |minutes: i64| written(from + Duration::minutes(minutes), Form::Hour);
     let sum: u64 = minutes.iter().sum();
     let most = minutes
         .iter()
@@ -205,7 +202,7 @@ fn last_hour(busy: &Busy, now: OffsetDateTime) -> Markup {
         .max_by_key(|(_, changes)| **changes);
     let label = match most {
         Some((minute, changes)) if *changes > 0 => format!(
-            "Changes of tags in each minute of the last hour: {} in all, most at {} with {}",
+            "Changes of tags in each minute of the last hour: {} in all, most at {} UTC with {}",
             number(sum),
             clock(i64::try_from(minute).unwrap_or_default()),
             number(*changes)
@@ -213,13 +210,10 @@ fn last_hour(busy: &Busy, now: OffsetDateTime) -> Markup {
         _ => "Changes of tags in each minute of the last hour: none".to_owned(),
     };
     let ticks = [(0.0, 0), (25.0, 15), (50.0, 30), (75.0, 45), (100.0, 60)];
-    let ticks = ticks.map(|(place, minutes)| Tick {
-        place,
-        text: clock(minutes),
-    });
+    let ticks = ticks.map(|(place, minutes)| Tick::clock(place, from + Duration::minutes(minutes)));
     html! {
         section class="card" aria-labelledby="p" {
-            h2 id="p" { "The last hour " span class="push q" { "changes a minute, UTC" } }
+            h2 id="p" { "The last hour " span class="push q" { "changes a minute, " (zone()) } }
             (columns(&Columns { columns: &busy.minutes.map(Column::of), height: Height::Low, ticks: &ticks, silent_from: None, label: &label }))
         }
     }

@@ -295,13 +295,10 @@ fn chart(repository: &Repository, days: &Days, last_day: Date) -> Markup {
             *column = Column::of(day.changes);
         }
     }
-    let tick = |day: u16| Tick {
-        place: f64::from(day) / f64::from(CHART - 1) * 100.0,
-        text: day_of_month(
-            (first_day + Duration::days(day.into()))
-                .midnight()
-                .assume_utc(),
-        ),
+    let tick = |day: u16| {
+        let at = first_day + Duration::days(day.into());
+        let place = f64::from(day) / f64::from(CHART - 1) * 100.0;
+        Tick::plain(place, day_of_month(at.midnight().assume_utc()))
     };
     let ticks = [0, CHART / 3, CHART / 3 * 2, CHART - 1].map(tick);
     let sum: u64 = days.items.iter().map(|day| day.changes).sum();
@@ -313,7 +310,7 @@ fn chart(repository: &Repository, days: &Days, last_day: Date) -> Markup {
     );
     html! {
         section class="card" {
-            h2 { "Changes a day " span class="push q" { (CHART) " days, all tags" } }
+            h2 { "Changes a day " span class="push q" { (CHART) " days of UTC, all tags" } }
             (columns(&Columns { columns: &drawn, height: Height::Low, ticks: &ticks, silent_from: None, label: &label }))
             @if days.uncounted > 0 {
                 p class="s" { (counted(days.uncounted, "older change of all repositories is", "older changes of all repositories are")) " not counted yet; the indexer counts now." }

@@ -351,6 +351,68 @@ async fn times_are_read_as_people_type_them() {
 }
 
 #[tokio::test]
+async fn a_time_copied_from_a_page_includes_the_revision_beside_it() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(IMAGE, &[on_time(1, 1, 10), on_time(2, 2, 20)])
+        .await;
+    run(&mut rows, "alter table revision disable trigger user").await;
+    run(
+        &mut rows,
+        "update revision set effective_at = effective_at + interval '0.4 seconds'",
+    )
+    .await;
+    let typed = show(&api, &format!("/i/{IMAGE}?at=2026-03-03+14:00:20")).await;
+    let shown = show(&api, &typed.location.replace("%3A", ":")).await;
+    assert!(
+        shown.html.contains("revision 2, in force"),
+        "{}",
+        shown.html
+    );
+    // The time of the API stays exact.
+    let exact = api
+        .found(&format!(
+            "/v1/resolve?image={IMAGE}&at=2026-03-03T14:00:20Z"
+        ))
+        .await;
+    assert_eq!(exact["revision"], 1);
+}
+
+#[tokio::test]
+async fn headings_name_the_clock_by_an_element_that_the_script_rewrites() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(IMAGE, &late_move()).await;
+    rows.tag("registry.example.com/shop/web:once", &[on_time(1, 1, 0)])
+        .await;
+    let at = text(15);
+    for (path, clocks) in [
+        ("/".to_owned(), 3),
+        (format!("/i/{IMAGE}"), 2),
+        (format!("/i/{IMAGE}?at={at}"), 3),
+        ("/i/registry.example.com/shop/web?class=once".to_owned(), 2),
+    ] {
+        let html = show(&api, &path).await.html;
+        let clock = "<span data-z>UTC</span>";
+        assert_eq!(html.matches(clock).count(), clocks, "{path}: {html}");
+        // Days of UTC are sums, which the script can't turn.
+        let html = html.replace(clock, "").replace("days of UTC", "");
+        for (begin, end) in [("<th ", "</th>"), ("<h1", "</h1>"), ("<h2", "</h2>")] {
+            for rest in html.split(begin).skip(1) {
+                let heading = rest.split(end).next().unwrap();
+                assert!(!heading.contains("UTC"), "{path}: {heading}");
+            }
+        }
+    }
+    // Each row of the trail has its day, which the script shows where it changes.
+    let html = show(&api, &format!("/i/{IMAGE}")).await.html;
+    assert_eq!(html.matches("data-f=\"w\"").count(), 3);
+    assert_eq!(
+        html.matches(" hidden>Tue 03 Mar</div>").count(),
+        2,
+        "{html}"
+    );
+}
+
+#[tokio::test]
 async fn odd_tags_have_pages() {
     let (api, mut rows) = Api::start().await;
     rows.tag(IMAGE, &[on_time(1, 1, 0), on_time(2, 0, 10)])

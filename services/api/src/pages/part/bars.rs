@@ -2,11 +2,12 @@
 //! of lanes. A chart is an image with a sentence; the numbers are also in a table on the page.
 
 use maud::{Markup, html};
+use tagtrail_history::instant::Instant;
 use time::{Duration, OffsetDateTime};
 
 use crate::pages::part::lane::percent;
 use crate::pages::part::text::number;
-use crate::pages::part::when::{Form, day_of_month, written};
+use crate::pages::part::when::{Form, time, written};
 
 /// The height of a chart of columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,29 @@ pub(crate) struct Tick {
     /// Place in percent of the width.
     pub(crate) place: f64,
     pub(crate) text: String,
+    /// The moment that the text names by the clock. `None` for a length or a day of UTC, of which
+    /// the column is the sum.
+    pub(crate) clock: Option<OffsetDateTime>,
+}
+
+impl Tick {
+    /// Returns a text that is the same by each clock.
+    pub(crate) fn plain(place: f64, text: String) -> Tick {
+        Tick {
+            place,
+            text,
+            clock: None,
+        }
+    }
+
+    /// Returns the clock at a moment.
+    pub(crate) fn clock(place: f64, at: OffsetDateTime) -> Tick {
+        Tick {
+            place,
+            text: written(at, Form::Hour),
+            clock: Some(at),
+        }
+    }
 }
 
 /// A chart of columns of equal width.
@@ -64,14 +88,12 @@ pub(crate) fn in_row(shown: &[Column], label: &str) -> Markup {
 
 /// Returns the time that a chart of the last day covers: of a store with very many changes only
 /// the last ones are counted.
-pub(crate) fn of_day(from: OffsetDateTime, now: OffsetDateTime) -> String {
-    match from <= now - Duration::DAY + Duration::MINUTE {
-        true => "24 hours".to_owned(),
-        false => format!(
-            "since {} {}",
-            day_of_month(from),
-            written(from, Form::Clock)
-        ),
+pub(crate) fn of_day(from: OffsetDateTime, now: OffsetDateTime) -> Markup {
+    html! {
+        @match from <= now - Duration::DAY + Duration::MINUTE {
+            true => "24 hours",
+            false => { "since " (time(from, Form::Short)) },
+        }
     }
 }
 
@@ -151,7 +173,8 @@ pub(crate) fn columns(chart: &Columns<'_>) -> Markup {
             }
             @for tick in chart.ticks {
                 @let anchor = match tick.place { ..=4.0 => "start", 96.0.. => "end", _ => "middle" };
-                text x=(percent(tick.place)) y="99%" text-anchor=(anchor) { (tick.text) }
+                @let form = tick.clock.map(|_| Form::Hour.name());
+                text x=(percent(tick.place)) y="99%" text-anchor=(anchor) data-f=[form] data-t=[tick.clock.map(Instant)] { (tick.text) }
             }
         }
     }

@@ -102,7 +102,7 @@ fn rect(window: Window, bar: &Bar, height: u32, tall: bool) -> Markup {
     let Some(digest) = &bar.digest else {
         return html! {
             rect class="gone" x=(x) y="1" width=(wide) height=(height - 2) {
-                title { "deleted: " (written(bar.from, Form::Full)) " to " (written(bar.until, Form::Full)) }
+                title { "deleted: " (written(bar.from, Form::Full)) " to " (written(bar.until, Form::Full)) " UTC" }
             }
         };
     };
@@ -113,7 +113,7 @@ fn rect(window: Window, bar: &Bar, height: u32, tall: bool) -> Markup {
             title {
                 (short(digest))
                 @if let Some(revision) = bar.revision { ", revision " (revision) }
-                ": " (written(bar.from, Form::Full)) " to " (written(bar.until, Form::Full))
+                ": " (written(bar.from, Form::Full)) " to " (written(bar.until, Form::Full)) " UTC"
             }
         }
         @if width > LABELLED {

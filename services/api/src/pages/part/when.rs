@@ -17,6 +17,31 @@ pub(crate) enum Form {
     Short,
     /// `13:58:41.120`.
     Millis,
+    /// `13:58`, below a chart.
+    Hour,
+    /// `23 Nov`, above a row of time.
+    DayOfMonth,
+    /// `Mon 23 Nov`, above the times of a day of this year.
+    Weekday,
+    /// `23 Nov 2026`, above those of another year.
+    DayOfYear,
+}
+
+impl Form {
+    /// Returns the name of the form in the script.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Form::Full => "dt",
+            Form::Clock => "t",
+            Form::Day => "d",
+            Form::Short => "m",
+            Form::Millis => "ms",
+            Form::Hour => "h",
+            Form::DayOfMonth => "md",
+            Form::Weekday => "w",
+            Form::DayOfYear => "y",
+        }
+    }
 }
 
 const MONTHS: [&str; 12] = [
@@ -41,6 +66,13 @@ pub(crate) fn written(at: OffsetDateTime, form: Form) -> String {
         Form::Day => day(),
         Form::Short => format!("{} {:02}:{:02}", day_of_month(at), at.hour(), at.minute()),
         Form::Millis => format!("{}.{:03}", clock(), at.millisecond()),
+        Form::Hour => format!("{:02}:{:02}", at.hour(), at.minute()),
+        Form::DayOfMonth => day_of_month(at),
+        Form::Weekday => {
+            let weekday: String = at.weekday().to_string().chars().take(3).collect();
+            format!("{weekday} {}", day_of_month(at))
+        }
+        Form::DayOfYear => format!("{} {:04}", day_of_month(at), at.year()),
     }
 }
 
@@ -53,14 +85,12 @@ pub(crate) fn day_of_month(at: OffsetDateTime) -> String {
 
 /// Returns a time.
 pub(crate) fn time(at: OffsetDateTime, form: Form) -> Markup {
-    let name = match form {
-        Form::Full => "dt",
-        Form::Clock => "t",
-        Form::Day => "d",
-        Form::Short => "m",
-        Form::Millis => "ms",
-    };
-    html! { time datetime=(Instant(at)) data-f=(name) { (written(at, form)) } }
+    html! { time datetime=(Instant(at)) data-f=(form.name()) { (written(at, form)) } }
+}
+
+/// Names the clock of the times of a page: the script names the other one after the switch.
+pub(crate) fn zone() -> Markup {
+    html! { span data-z { "UTC" } }
 }
 
 /// Returns the time from `at` to `now` in words. Within the first hour the script keeps it true.

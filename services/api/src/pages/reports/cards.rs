@@ -101,9 +101,9 @@ fn deployments(asked: &Asked, answer: &Answer) -> Markup {
             column.bad += count(row, "failed");
         }
     }
-    let ticks = [0_u8, 1, 2, 3].map(|part| Tick {
-        place: share(part.into(), 3),
-        text: day_of_month(first + (last - first) * i32::from(part) / 3),
+    let ticks = [0_u8, 1, 2, 3].map(|part| {
+        let at = first + (last - first) * i32::from(part) / 3;
+        Tick::plain(share(part.into(), 3), day_of_month(at))
     });
     let label =
         format!("Rollouts a day: {succeeded} succeeded, {superseded} superseded, {failed} failed");
@@ -147,10 +147,7 @@ fn lead_time(asked: &Asked, answer: &Answer) -> Markup {
     let ticks: Vec<Tick> = ends.map_or_else(Vec::new, |(first, last)| {
         let mut ends = vec![first, last];
         ends.dedup();
-        let tick = |at: OffsetDateTime| Tick {
-            place: place(at, first, last),
-            text: day_of_month(at),
-        };
+        let tick = |at| Tick::plain(place(at, first, last), day_of_month(at));
         ends.into_iter().map(tick).collect()
     });
     let last = points.last();
@@ -203,10 +200,7 @@ fn rollout_time(asked: &Asked, answer: &Answer) -> Markup {
         .filter(|(place, _)| place % 3 == 1)
         .filter_map(|(place, row)| {
             let text = length(seconds(row, "up_to_seconds")?);
-            Some(Tick {
-                place: share(2 * place + 1, 2 * counts.len()),
-                text,
-            })
+            Some(Tick::plain(share(2 * place + 1, 2 * counts.len()), text))
         })
         .collect();
     let label = format!(

@@ -13,7 +13,7 @@ use crate::pages::part::kind::{Tone, badge};
 use crate::pages::part::lane::{Window, axis};
 use crate::pages::part::sampled::{room, sampled};
 use crate::pages::part::text::{counted, number, visible};
-use crate::pages::part::when::{Form, ago, since, time};
+use crate::pages::part::when::{Form, ago, since, time, zone};
 
 /// Other tags of the same digest that are named, and the most letters of their names together.
 const NAMED: usize = 2;
@@ -157,7 +157,7 @@ pub(super) fn once(tags: &[KnownTag], about: &About, now: OffsetDateTime) -> Mar
             thead { tr {
                 th scope="col" { "Tag" }
                 th scope="col" { "Digest" }
-                th scope="col" { "Written (UTC)" }
+                th scope="col" { "Written (" (zone()) ")" }
                 th scope="col" { "By" }
                 th scope="col" { "Commit" }
                 th scope="col" { "Also" }

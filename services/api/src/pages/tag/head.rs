@@ -12,10 +12,10 @@ use crate::pages::part::bars::{Column, in_row};
 use crate::pages::part::commit::built_from;
 use crate::pages::part::digest::{big_swatch, copy};
 use crate::pages::part::icon::icon;
+use crate::pages::part::image;
 use crate::pages::part::kind::{Tone, badge, state, word};
 use crate::pages::part::text::{counted, number, platform_name, visible};
-use crate::pages::part::when::{Form, day_of_month, since, span, time};
-use crate::pages::part::{image, when};
+use crate::pages::part::when::{Form, since, span, time, zone};
 use crate::store::running::Running;
 
 /// Returns the name of a tag without its registry.
@@ -119,13 +119,6 @@ pub(crate) fn deleted(head: &HistoryItem) -> Markup {
     }
 }
 
-/// Returns a moment in words: `3 March 2026 at 14:02:00 UTC`.
-pub(crate) fn in_words(at: OffsetDateTime) -> String {
-    let at = at.to_offset(time::UtcOffset::UTC);
-    let clock = when::written(at, Form::Clock);
-    format!("{} {} {} at {clock} UTC", at.day(), at.month(), at.year())
-}
-
 /// Draws the head of a moment in the past. `until`: the time at which the next revision took
 /// effect.
 pub(crate) fn past(
@@ -136,7 +129,7 @@ pub(crate) fn past(
     content: Option<&Content>,
     since: OffsetDateTime,
 ) -> Markup {
-    let heading = html! { h1 { (name(image)) " on " (in_words(at)) } };
+    let heading = html! { h1 { (name(image)) " at " (time(at, Form::Full)) " " (zone()) } };
     let meta = html! {
         @match then {
             None if at < since => span {
@@ -211,7 +204,7 @@ pub(crate) fn stats(
                     small {
                         @match &summary.last_reverted {
                             Some((at, actor)) => {
-                                "last " (day_of_month(*at)) " " (at.year())
+                                "last " (time(*at, Form::Day))
                                 @if let Some(actor) = actor { " by " (visible(actor)) }
                             },
                             None => { "of " (counted(summary.counted, "revision", "revisions")) },

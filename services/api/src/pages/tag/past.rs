@@ -85,7 +85,7 @@ pub(crate) async fn show(
     };
     let content = then.and_then(|item| read.contents.get(item.digest.as_ref()?));
     let mut frame = Frame::new(
-        format!("{} at {}", head::name(image), written(at, Form::Full)),
+        format!("{} at {} UTC", head::name(image), written(at, Form::Full)),
         Section::Images,
     );
     let mut json = format!("/v1/resolve?image={image}&at={}", Instant(at));
@@ -96,7 +96,7 @@ pub(crate) async fn show(
     }
     (frame.json, frame.cli) = (Some(json), Some(cli));
     let mut steps = head::steps(image);
-    steps.push((head::in_words(at), None));
+    steps.push(("in the past".to_owned(), None));
     let drawn = html! {
         (crumbs(&steps))
         (head::past(image, at, then, until, content, read.summary.since))

@@ -41,7 +41,7 @@ pub(crate) fn draw(
         })
         .collect();
     let label = format!(
-        "Digests of {} from {} to {}; the table below has its revisions",
+        "Digests of {} from {} to {} UTC; the table below has its revisions",
         image.tag,
         written(window.from, Form::Short),
         written(window.until, Form::Short)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 use tagtrail_history::changes::HistoryItem;
 use tagtrail_history::contents::Content;
+use tagtrail_history::instant::Instant;
 use tagtrail_proto::{Digest, Kind, Origin, RolloutState};
 use time::OffsetDateTime;
 
@@ -14,7 +15,7 @@ use crate::pages::part::icon::icon;
 use crate::pages::part::kind::{self, Tone, badge, word};
 use crate::pages::part::rollout;
 use crate::pages::part::text::{number, platform_name, visible};
-use crate::pages::part::when::{Form, day_of_month, span, time};
+use crate::pages::part::when::{Form, span, time, written, zone};
 use crate::store::rolled_out::RolledOut;
 
 /// Most rollouts of a revision that are named.
@@ -61,7 +62,7 @@ pub(crate) fn table(trail: &Trail<'_>) -> Markup {
     html! {
         table class="trail" {
             thead { tr {
-                th scope="col" class="w6" { "When (UTC)" }
+                th scope="col" class="w6" { "When (" (zone()) ")" }
                 th scope="col" { span class="vh" { "Digest" } }
                 th scope="col" { "What" }
                 th scope="col" { "Built from" }
@@ -101,7 +102,9 @@ fn row(
     html! {
         tr class=[class] data-row=(item.revision) id={ "r" (item.revision) } {
             td class="nw" {
-                @if first { b { (day(at, trail.now)) } }
+                // The script shows the day of each row whose day by the reader's clock is another.
+                @let form = if at.year() == trail.now.year() { Form::Weekday } else { Form::DayOfYear };
+                div class="b" data-f=(form.name()) data-t=(Instant(at)) hidden[!first] { (written(at, form)) }
                 (time(item.occurred_at.0, Form::Clock))
             }
             td class="nd" {
@@ -157,14 +160,6 @@ fn rolled_out(trail: &Trail<'_>, item: &HistoryItem) -> Markup {
                 a href=(address(digest)) { "and more" }
             }
         }
-    }
-}
-
-fn day(at: OffsetDateTime, now: OffsetDateTime) -> String {
-    let weekday: String = at.weekday().to_string().chars().take(3).collect();
-    match at.year() == now.year() {
-        true => format!("{weekday} {}", day_of_month(at)),
-        false => format!("{} {}", day_of_month(at), at.year()),
     }
 }
 
