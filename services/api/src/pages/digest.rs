@@ -223,11 +223,11 @@ fn intervals(digest: &Digest, read: &Read, now: OffsetDateTime) -> Markup {
         until: now,
     };
     let images = by_image(held);
-    let bar = |from, until: Option<OffsetDateTime>, revision| Bar {
+    let bar = |from, until: Option<OffsetDateTime>, revision: Option<u64>| Bar {
         from,
         until: until.unwrap_or(now),
         digest: Some(digest.clone()),
-        revision: Some(revision),
+        revision,
         version: None,
     };
     html! {
@@ -247,10 +247,10 @@ fn intervals(digest: &Digest, read: &Read, now: OffsetDateTime) -> Markup {
                 tbody {
                     @for spans in images {
                         @if let Some(one) = spans.first() {
-                            @let bars: Vec<Bar> = spans.iter().map(|one| bar(one.from.0, one.until.map(|until| until.0), one.revision)).collect();
+                            @let bars: Vec<Bar> = spans.iter().map(|one| bar(one.from.0, one.until.map(|until| until.0), Some(one.revision))).collect();
                             tr {
                                 th scope="row" class="n" { (image::link(&one.image)) }
-                                td class="full" { (lane(window, &bars, &[], &format!("{} had it {}", one.image, counted(bars.len() as u64, "time", "times")))) }
+                                td class="full" { (lane(window, &bars, &format!("{} had it {}", one.image, counted(bars.len() as u64, "time", "times")))) }
                                 td class="s" {
                                     @for (place, one) in spans.iter().enumerate() {
                                         @if place > 0 { br; }
@@ -269,7 +269,7 @@ fn intervals(digest: &Digest, read: &Read, now: OffsetDateTime) -> Markup {
                             tr {
                                 th scope="row" { a href={ "/triggers/" (one.trigger) } { (one.trigger) } }
                                 td class="full" {
-                                    @if let Some(since) = one.since { (lane(window, &[bar(since, None, one.rollout)], &[], &format!("{} runs it", one.trigger))) }
+                                    @if let Some(since) = one.since { (lane(window, &[bar(since, None, None)], &format!("{} runs it", one.trigger))) }
                                 }
                                 td class="s" {
                                     "#" (number(one.rollout))

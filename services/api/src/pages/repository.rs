@@ -55,7 +55,9 @@ struct Question<'a> {
     part: Option<&'a str>,
     class: Option<Class>,
     sort: Sort,
-    span: Span,
+    /// The time that the reader chose for the lanes. `None`: 30 days, or the whole history of a
+    /// younger repository.
+    span: Option<Span>,
     at: Option<OffsetDateTime>,
     /// Whether the address always means the same.
     lasts: bool,
@@ -75,7 +77,7 @@ impl<'a> Question<'a> {
             part: parameters.written(PART.name),
             class: parameters.choice(CLASS.name, &Class::EVERY, Class::as_str)?,
             sort: sort.unwrap_or(Sort::Newest),
-            span: span.unwrap_or(Span::Month),
+            span,
             lasts: at.is_none_or(|at| at.lasts),
             at: at.map(|at| at.at),
         })
@@ -91,14 +93,22 @@ impl<'a> Question<'a> {
                 "sort",
                 Some(self.sort.as_str()).filter(|_| self.sort != Sort::Newest),
             ),
-            (
-                "window",
-                Some(self.span.as_str()).filter(|_| self.span != Span::Month),
-            ),
+            ("window", self.span.map(Span::as_str)),
             ("at", at.as_deref()),
             ("cursor", cursor),
         ];
         address(&self.path, &parameters)
+    }
+
+    /// Returns the time that the lanes of a repository cover, whose first revision took effect at
+    /// `first`.
+    fn window(&self, first: Option<OffsetDateTime>, until: OffsetDateTime) -> Window {
+        let from = self.span.unwrap_or(Span::Month).before(until);
+        let window = Window { from, until };
+        match self.span {
+            Some(_) => window,
+            None => window.since(first),
+        }
     }
 }
 
@@ -126,10 +136,6 @@ pub(crate) async fn show(
     }
     let part = Part::read(list(question.sort), &parameters)?;
     let until = question.at.unwrap_or(reader.now);
-    let window = Window {
-        from: question.span.before(until),
-        until,
-    };
     let last_day = until.to_offset(UtcOffset::UTC).date();
     let found = shared.database.ask_page(async |db| {
         let Some(counts) = tags::counts(db, registry, repository).await? else {
@@ -147,6 +153,7 @@ pub(crate) async fn show(
         };
         let fetched = tags::tags(db, registry, repository, query, part.after, part.fetch()).await?;
         let mut items = part.cut(fetched);
+        let window = question.window(counts.first_at, until);
         let mut about = rows::About::of(window);
         if question.at.is_none() {
             let digests = items.items.iter().filter_map(|tag| tag.digest.as_ref());
@@ -178,7 +185,7 @@ pub(crate) async fn show(
     let class = found.class;
     let at = question.at.map(|at| Instant(at).to_string());
     let cursor = parameters.text(CURSOR.name);
-    frame.list(json(&name, &question, class, at.as_deref(), cursor));
+    frame.list(json(&name, &question, &found, at.as_deref(), cursor));
     frame.cli = Some(command(
         &["tags", &name, "--deleted"],
         &[
@@ -214,11 +221,15 @@ fn rows_of(class: Class) -> usize {
 fn json(
     name: &str,
     question: &Question<'_>,
-    class: Class,
+    found: &Found,
     at: Option<&str>,
     cursor: Option<&str>,
 ) -> String {
+    let class = found.class;
     let limit = rows_of(class).to_string();
+    // The shortest time of the API that has the whole window.
+    let has = |span: &Span| span.before(found.about.window.until) <= found.about.window.from;
+    let span = Span::EVERY.into_iter().find(has).unwrap_or(Span::Year);
     let parameters = [
         ("repository", Some(name)),
         ("q", question.part),
@@ -227,7 +238,7 @@ fn json(
         ("at", at),
         (
             "window",
-            Some(question.span.as_str()).filter(|_| class != Class::Once),
+            Some(span.as_str()).filter(|_| class != Class::Once),
         ),
         ("deleted", Some("true")),
         ("limit", Some(&limit)),
@@ -379,7 +390,18 @@ fn form(question: &Question<'_>, found: &Found, now: OffsetDateTime) -> Markup {
         (Sort::Changes.as_str(), "most changes".to_owned()),
         (Sort::Name.as_str(), "name".to_owned()),
     ];
-    let spans = Span::EVERY.map(|span| (span.as_str(), named(span).to_owned()));
+    let window = found.about.window;
+    let mut spans = Span::EVERY
+        .map(|span| (span.as_str(), named(span).to_owned()))
+        .to_vec();
+    let month = Span::Month.before(window.until);
+    if found.counts.first_at.is_some_and(|first| first > month) {
+        spans.insert(0, ("", "whole history".to_owned()));
+    }
+    let span = match question.span {
+        None if window.from > month => "",
+        span => span.unwrap_or(Span::Month).as_str(),
+    };
     let once = found.class == Class::Once;
     let until = if once {
         "Not after (UTC)"
@@ -392,7 +414,7 @@ fn form(question: &Question<'_>, found: &Found, now: OffsetDateTime) -> Markup {
             (field("q", "Name contains", 14, question.part.unwrap_or_default(), ""))
             (select("class", "Which", &classes, found.class.as_str()))
             (select("sort", "First", &orders, question.sort.as_str()))
-            @if !once { (select("window", "Window", &spans, question.span.as_str())) }
+            @if !once { (select("window", "Window", &spans, span)) }
             (field("at", until, 17, at.as_deref().unwrap_or_default(), &written(now, Form::Full)))
             button class="pri" { "Show" }
         }

@@ -26,6 +26,7 @@ use crate::pages::act::{self, Acting, Order, is_named};
 use crate::pages::frame::{Frame, Section, crumbs};
 use crate::pages::part::form::{Fields, news};
 use crate::pages::part::kind::{Tone, badge};
+use crate::pages::part::lane::Window;
 use crate::pages::part::standing::condition;
 use crate::pages::part::text::number;
 use crate::pages::reader::Reader;
@@ -65,6 +66,8 @@ pub(crate) struct View {
     pub(crate) acts: Vec<Act>,
     /// The last sets that ran, newest first.
     pub(crate) ran: Vec<Ran>,
+    /// The time that the rows cover.
+    pub(crate) window: Window,
     /// The heads of the tags over time, by the row ids of the tags.
     pub(crate) heads: HashMap<i64, Vec<Sample>>,
     /// Whether triggers carry the name of the reader's token.
@@ -79,18 +82,21 @@ impl View {
             };
             let (id, filter) = (standing.id, store::rollouts::Filter::default());
             let tags: Vec<i64> = standing.images.iter().filter_map(|one| one.tag).collect();
-            let window = lanes::window(reader.now);
             let rollouts = store::rollouts::of(db, id, &filter, None, ROLLOUTS).await?;
             let filter = store::acts::Filter {
                 trigger: Some(name.to_string()),
                 ..store::acts::Filter::default()
             };
             let acts = store::acts::list(db, &filter, None, ACTS).await?;
+            let ran = store::rollouts::ran(db, id, RAN).await?;
+            let first = standing.images.iter().filter_map(|one| one.first).min();
+            let window = lanes::window(&ran, first, reader.now);
             Ok(Some(View {
                 standing,
+                window,
                 rollouts: rollouts.into_iter().map(|(_, rollout)| rollout).collect(),
                 acts: acts.into_iter().map(|(_, act)| act).collect(),
-                ran: store::rollouts::ran(db, id, RAN).await?,
+                ran,
                 heads: tagtrail_history::lanes::lanes(db, &tags, window.from, window.until).await?,
                 named: is_named(db, reader).await?,
             }))

@@ -16,6 +16,8 @@ pub(crate) struct Head {
     /// `None`: the tag is deleted.
     pub(crate) digest: Option<Digest>,
     pub(crate) revision: u64,
+    /// The time from which on the first revision holds.
+    pub(crate) first: OffsetDateTime,
     /// Time of the first revision after the one that runs.
     pub(crate) behind_since: Option<OffsetDateTime>,
 }
@@ -32,10 +34,13 @@ pub(crate) async fn of(
     let images: Vec<&str> = watched.iter().map(|(image, _)| *image).collect();
     let run: Vec<i64> = watched.iter().map(|(_, run)| row::signed(*run)).collect();
     let rows = sqlx::query(
-        "select w.image, w.run, g.id, g.head, g.head_digest, n.effective_at as behind_since
+        "select w.image, w.run, g.id, g.head, g.head_digest, f.effective_at as first, n.effective_at as behind_since
          from (select distinct image, run from unnest($1::text[], $2::bigint[]) as w (image, run)) w
          join repository r on r.registry = split_part(w.image, '/', 1) and r.name = substring(w.image from '^[^/]+/(.*):[^:]+$')
          join tag g on g.repository_id = r.id and g.name = substring(w.image from '[^:]+$')
+         join lateral (
+             select v.effective_at from revision v
+             where v.tag_id = g.id order by v.effective_at, v.number limit 1) f on true
          left join lateral (
              select v.effective_at from revision v
              where w.run > 0 and v.tag_id = g.id and v.number > w.run order by v.number limit 1) n on true
@@ -54,6 +59,7 @@ pub(crate) async fn of(
             tag: row.try_get("id")?,
             digest: row::digest(row.try_get("head_digest")?)?,
             revision: row::unsigned(row.try_get("head")?),
+            first: row.try_get("first")?,
             behind_since: row.try_get("behind_since")?,
         };
         Ok((key, head))

@@ -244,6 +244,41 @@ async fn ten_thousand_tags_fit_and_are_read_in_pages() {
 }
 
 #[tokio::test]
+async fn the_lanes_of_a_young_repository_and_trigger_cover_their_history() {
+    let (api, mut rows) = Api::start().await;
+    let now = OffsetDateTime::now_utc() - crate::rows::time(0);
+    let ago = |days: i64| (now - Duration::days(days)).whole_seconds();
+    let revisions = [on_time(1, 1, ago(5)), on_time(2, 2, ago(1))];
+    rows.tag(&format!("{WEB}:latest"), &revisions).await;
+    let shop = rows.trigger("shop", true).await;
+    rows.rollout(shop, 1, "succeeded", ago(4)).await;
+    let address = format!("/i/{WEB}");
+    let page = show(&api, &address).await;
+    page.check();
+    for part in [
+        "5 days: 2 different digests seen",
+        "<option value=\"\" selected>whole history</option>",
+        "window=7d&amp;deleted=true",
+    ] {
+        assert!(page.text.contains(part), "{part}: {}", page.text);
+    }
+    let chosen = show(&api, &format!("{address}?window=30d")).await;
+    let month = "30 days: 2 different digests seen";
+    assert!(chosen.text.contains(month), "{}", chosen.text);
+    let trigger = show(&api, "/triggers/shop").await.text;
+    assert!(trigger.contains("that ran over 5 days"), "{trigger}");
+    // A repository of months is shown for 30 days.
+    rows.tag(
+        "registry.example.com/shop/api:old",
+        &[on_time(1, 1, ago(90)), on_time(2, 2, ago(20))],
+    )
+    .await;
+    let old = show(&api, "/i/registry.example.com/shop/api").await;
+    assert!(old.text.contains(month), "{}", old.text);
+    assert!(!old.text.contains("whole history"), "{}", old.text);
+}
+
+#[tokio::test]
 async fn folders_lead_to_repositories() {
     let (api, mut rows) = Api::start().await;
     let empty = show(&api, "/i").await;

@@ -2,11 +2,12 @@
 //! fits any width without script.
 
 use maud::{Markup, html};
+use tagtrail_history::instant::Instant;
 use tagtrail_proto::Digest;
 use time::{Duration, OffsetDateTime};
 
 use crate::pages::part::digest::{hue, short};
-use crate::pages::part::when::{Form, day_of_month, written};
+use crate::pages::part::when::{Form, span, written};
 
 /// The time that a lane covers.
 #[derive(Debug, Clone, Copy)]
@@ -28,13 +29,6 @@ pub(crate) struct Bar {
     pub(crate) version: Option<String>,
 }
 
-/// A mark below a lane: changes within a step of time.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
-    pub(crate) at: OffsetDateTime,
-    pub(crate) changes: u64,
-}
-
 /// Parts of the width below which a bar is widened, and above which it is labelled, in percent.
 const NARROWEST: f64 = 0.25;
 const LABELLED: f64 = 6.0;
@@ -47,6 +41,22 @@ impl Window {
             from: from.unwrap_or(until),
             until,
         }
+    }
+
+    /// Returns the part of the window since this time, at which a history begins, and the window
+    /// itself if the history is longer: the history of a young store fills the row.
+    pub(crate) fn since(self, begin: Option<OffsetDateTime>) -> Window {
+        let least = self.until - Duration::HOUR;
+        let from = begin.map_or(self.from, |begin| begin.min(least));
+        Window {
+            from: from.max(self.from),
+            until: self.until,
+        }
+    }
+
+    /// Returns the length of the window in words.
+    pub(crate) fn length(self) -> String {
+        span(self.until - self.from)
     }
 
     /// Returns the place of a time in the window, in percent from 0 to 100.
@@ -63,31 +73,21 @@ pub(crate) fn percent(share: f64) -> String {
 }
 
 /// Draws a row of 26 units. `label` says in a sentence what the row shows.
-pub(crate) fn lane(window: Window, bars: &[Bar], steps: &[Step], label: &str) -> Markup {
-    draw(window, bars, steps, label, false)
+pub(crate) fn lane(window: Window, bars: &[Bar], label: &str) -> Markup {
+    draw(window, bars, label, false)
 }
 
 /// Draws a row of 56 units, with versions.
 pub(crate) fn tall_lane(window: Window, bars: &[Bar], label: &str) -> Markup {
-    draw(window, bars, &[], label, true)
+    draw(window, bars, label, true)
 }
 
-fn draw(window: Window, bars: &[Bar], steps: &[Step], label: &str, tall: bool) -> Markup {
-    let height = match (tall, steps.is_empty()) {
-        (true, _) => 56,
-        (false, true) => 26,
-        (false, false) => 19,
-    };
+fn draw(window: Window, bars: &[Bar], label: &str, tall: bool) -> Markup {
+    let height = if tall { 56 } else { 26 };
     html! {
         svg class={ "lane" @if tall { " tall" } } role="img" aria-label=(label) {
             @for bar in bars.iter().filter(|bar| bar.until > window.from && bar.from < window.until) {
                 (rect(window, bar, height, tall))
-            }
-            @for step in steps {
-                @let class = match step.changes { 0..2 => "t", 2..6 => "t2", _ => "t3" };
-                rect class=(class) x=(percent(window.place(step.at))) y="22" width="0.9%" height="4" {
-                    title { (step.changes) " changes" }
-                }
             }
         }
     }
@@ -131,24 +131,27 @@ fn rect(window: Window, bar: &Bar, height: u32, tall: bool) -> Markup {
     }
 }
 
-/// Draws the days above lanes.
+/// Draws the days above lanes, and the clock above those of less than two days.
 pub(crate) fn axis(window: Window) -> Markup {
-    let days = (window.until - window.from).whole_days().max(1);
-    let apart = match days {
-        0..10 => 2,
-        10..20 => 4,
-        20..45 => 7,
-        45..120 => 21,
-        _ => days / 4,
+    let length = window.until - window.from;
+    let (apart, form) = match length.whole_days() {
+        ..=0 => (length / 4, Form::Hour),
+        1 => (length / 2, Form::Short),
+        2..10 => (Duration::days(2), Form::DayOfMonth),
+        10..20 => (Duration::days(4), Form::DayOfMonth),
+        20..45 => (Duration::days(7), Form::DayOfMonth),
+        45..120 => (Duration::days(21), Form::DayOfMonth),
+        days => (Duration::days(days / 4), Form::DayOfMonth),
     };
-    let ticks = (0..=days / apart).map(|tick| window.from + Duration::days(tick * apart));
+    let ends = std::iter::successors(Some(window.from), |at| at.checked_add(apart));
+    let ticks = ends.take(5).take_while(|at| *at <= window.until);
     html! {
         svg class="axis" aria-hidden="true" {
             @for (number, at) in ticks.enumerate() {
                 @let x = percent(window.place(at));
                 @let anchor = match (number, window.place(at)) { (0, _) => "start", (_, 95.0..) => "end", _ => "middle" };
                 line x1=(x) x2=(x) y1="14" y2="20" {}
-                text x=(x) y="11" text-anchor=(anchor) { (day_of_month(at)) }
+                text x=(x) y="11" text-anchor=(anchor) data-f=(form.name()) data-t=(Instant(at)) { (written(at, form)) }
             }
         }
     }
@@ -173,9 +176,29 @@ mod tests {
         let long = bar(until - Duration::days(90), until - Duration::days(15));
         let last = bar(until - Duration::SECOND, until);
         let outside = bar(until - Duration::days(90), until - Duration::days(60));
-        let drawn = lane(window, &[long, last, outside], &[], "x").into_string();
+        let drawn = lane(window, &[long, last, outside], "x").into_string();
         assert!(drawn.contains("x=\"0%\" width=\"49.88%\""), "{drawn}");
         assert!(drawn.contains("x=\"99.75%\" width=\"0.25%\""), "{drawn}");
         assert_eq!(drawn.matches("<rect").count(), 2);
+    }
+
+    #[test]
+    fn a_young_history_fills_the_row_and_an_axis_of_hours_has_clock_times() {
+        let until = tagtrail_proto::instant::parse("2026-11-23T14:31:08Z").unwrap();
+        let window = Window::days(30, until);
+        let days = |days: i64| window.since(Some(until - Duration::days(days))).length();
+        assert_eq!(
+            (days(5), days(31)),
+            ("5 days".to_owned(), "30 days".to_owned())
+        );
+        assert_eq!(window.since(None).from, window.from);
+        let hour = window.since(Some(until - Duration::MINUTE));
+        assert_eq!(hour.length(), "1 h");
+        let drawn = axis(hour).into_string();
+        for clock in ["13:31", "13:46", "14:01", "14:16", "14:31"] {
+            assert!(drawn.contains(&format!(">{clock}</text>")), "{drawn}");
+        }
+        assert!(drawn.contains(r#"data-f="h" data-t="2026-11-23T13:31:08Z""#));
+        assert_eq!(axis(window).into_string().matches("<text").count(), 5);
     }
 }

@@ -22,7 +22,7 @@ const LETTERS: usize = 40;
 /// Facts about the tags of a page.
 #[derive(Debug)]
 pub(super) struct About {
-    window: Window,
+    pub(super) window: Window,
     pub(super) sharing: Vec<Sharing>,
 }
 
@@ -139,13 +139,7 @@ fn sentence(tag: &KnownTag, about: &About) -> String {
     };
     format!(
         "{}: {} seen, at the end {now}",
-        counted(
-            (about.window.until - about.window.from)
-                .whole_days()
-                .unsigned_abs(),
-            "day",
-            "days"
-        ),
+        about.window.length(),
         counted(seen.len() as u64, "digest", "different digests"),
     )
 }

@@ -10,25 +10,28 @@ use crate::pages::part::text::visible;
 use crate::pages::trigger::View;
 use crate::store::rollouts::Ran;
 
-/// Days that the rows cover.
+/// Most days that the rows cover.
 const DAYS: i64 = 30;
 
-/// Returns the time that the rows cover.
-pub(super) fn window(now: OffsetDateTime) -> Window {
-    Window::days(DAYS, now)
+/// Returns the time that the rows cover: 30 days, or the whole history of what they show. `tags`:
+/// the time from which on the oldest of the tags has a revision.
+pub(super) fn window(ran: &[Ran], tags: Option<OffsetDateTime>, now: OffsetDateTime) -> Window {
+    let first = ran.last().map(|set| set.from);
+    Window::days(DAYS, now).since(first.into_iter().chain(tags).min())
 }
 
 /// Draws two rows for each image: the digests that ran, and the heads of the tag that the trigger
 /// names.
 pub(super) fn draw(view: &View, now: OffsetDateTime) -> Markup {
-    let window = window(now);
+    let window = view.window;
+    let length = window.length();
     if view.ran.is_empty() && view.heads.is_empty() {
         return html! {};
     }
     let room = room(view.heads.values().map(Vec::as_slice));
     html! {
         section class="card" {
-            h2 { "Ran, and the heads " span class="push q" { (DAYS) " days" } }
+            h2 { "Ran, and the heads " span class="push q" { (length) } }
             table class="lanes st fix" {
                 thead { tr {
                     th scope="col" class="w8" { "Image" }
@@ -39,13 +42,13 @@ pub(super) fn draw(view: &View, now: OffsetDateTime) -> Markup {
                     @let bars = bars(&view.ran, &image.name, now);
                     tr {
                         th scope="row" { (visible(&image.name)) ", ran" }
-                        td class="full" { (lane(window, &bars, &[], &format!("the digests of {} that ran over {DAYS} days", visible(&image.name)))) }
+                        td class="full" { (lane(window, &bars, &format!("the digests of {} that ran over {length}", visible(&image.name)))) }
                         td { (link_or(image.runs.as_ref().map(|runs| &runs.digest), "nothing yet")) }
                     }
                     @if let Some(heads) = image.tag.and_then(|tag| view.heads.get(&tag)) {
                         tr {
                             th scope="row" { a href={ "/i/" (image.image) } { (visible(&image.name)) ", head" } }
-                            td class="full" { (sampled(window, heads, room, &format!("the heads of {} over {DAYS} days", visible(&image.image)))) }
+                            td class="full" { (sampled(window, heads, room, &format!("the heads of {} over {length}", visible(&image.image)))) }
                             td { (link_or(image.head.as_ref().map(|(digest, _)| digest), "deleted")) }
                         }
                     }

@@ -43,6 +43,8 @@ pub(crate) struct Watched {
     pub(crate) head: Option<(Digest, u64)>,
     /// The row id of the tag; none for a policy, and before its first push.
     pub(crate) tag: Option<i64>,
+    /// The time from which on the tag has a revision.
+    pub(crate) first: Option<OffsetDateTime>,
     /// Number of revisions between the two; 0 if they are of different tags.
     behind: u64,
     /// Time since which the head is another one.
@@ -285,6 +287,7 @@ fn images(trigger: &Trigger, heads: &BTreeMap<(String, u64), Head>) -> Vec<Watch
             since: head.filter(|_| differs).and_then(|head| head.behind_since),
             head: target,
             tag: head.map(|head| head.tag),
+            first: head.map(|head| head.first),
         }
     };
     names.into_iter().map(watched).collect()
