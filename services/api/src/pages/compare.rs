@@ -99,8 +99,11 @@ async fn show(
 fn name(side: &Side<'_>) -> String {
     let version = side.manifest.and_then(|one| one.version.as_deref());
     match version {
-        Some(version) => visible(&version.chars().take(60).collect::<String>()),
-        None => digits(side.digest, 12),
+        Some(version) => {
+            let version: String = version.chars().take(60).collect();
+            format!("version {}", visible(&version))
+        }
+        None => format!("digest {}", digits(side.digest, 12)),
     }
 }
 
@@ -163,7 +166,7 @@ fn card(heading: &str, image: Option<&Image>, side: &Side<'_>) -> Markup {
                 p class="n" { (side.digest) (copy(&pinned, &format!("Copy {heading}"))) }
                 p class="meta" {
                     @if let (Some(held), Some(image)) = (side.held, image) {
-                        span { "r" (number(held.revision)) " of " (image.tag) ", " (time(held.from, Form::Full)) }
+                        span { "revision " (number(held.revision)) " of " (image.tag) ", " (time(held.from, Form::Full)) }
                     }
                     @if let Some(manifest) = side.manifest {
                         (built_from(manifest.version.as_deref(), manifest.revision.as_deref(), manifest.source.as_deref()))
@@ -379,7 +382,7 @@ fn where_each_runs(a: &Side<'_>, b: &Side<'_>, running: &[Running]) -> Markup {
         html! {
             td data-l=(label) {
                 @if has(one, digest) {
-                    "#" (number(one.rollout))
+                    "rollout #" (number(one.rollout))
                     @if let Some(since) = one.since { " since " (time(since, Form::Short)) }
                     @if one.paused { ", paused" }
                 } @else { span class="none" { "not now" } }

@@ -272,7 +272,7 @@ fn intervals(digest: &Digest, read: &Read, now: OffsetDateTime) -> Markup {
                                     @if let Some(since) = one.since { (lane(window, &[bar(since, None, None)], &format!("{} runs it", one.trigger))) }
                                 }
                                 td class="s" {
-                                    "#" (number(one.rollout))
+                                    "rollout #" (number(one.rollout))
                                     @if let Some(since) = one.since { ": " (time(since, Form::Short)) " to " b { "now" } }
                                 }
                             }

@@ -127,7 +127,7 @@ fn figures(status: &Status, now: OffsetDateTime) -> Markup {
             }))
             @match &totals.delay {
                 Some(delay) => (figure("Push to revision", &millis(delay.median_ms), html! {
-                    "p99 " (millis(delay.p99_ms)) ", of the last " (number(delay.pushes))
+                    "p99 " (millis(delay.p99_ms)) ", of the last " (counted(delay.pushes, "push", "pushes"))
                 })),
                 None => (figure("Push to revision", "none yet", html! {})),
             }

@@ -276,7 +276,7 @@ fn row(reader: &Reader, one: &Standing, named: bool) -> Markup {
                 ul class="deps" { @for image in &one.images { (image.line(reader.now)) } }
                 p class="s" { (why(trigger, reader.now)) }
             }
-            td class="nw" {
+            td class="nw" data-l="last rollout" {
                 @match &trigger.last {
                     Some(last) => { a href={ "/rollouts/" (last.id) } { "#" (number(last.number)) } " " (state(last.state)) },
                     None => span class="none" { "none yet" },

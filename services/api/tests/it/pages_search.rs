@@ -80,8 +80,8 @@ async fn a_comparison_shows_the_fields_that_differ() {
     let shown = show(&api, &format!("/compare/{a}..{b}?image={IMAGE}")).await;
     assert_eq!(shown.status, 200);
     for part in [
-        "From 1.0.1 to 1.0.2",
-        "r1 of latest",
+        "From version 1.0.1 to version 1.0.2",
+        "revision 1 of latest",
         "the commit, version and base image differ; 3 differences of labels and annotations",
         "The platforms are the same.",
         "https://github.com/acme/shop/compare/51ab0e93...9f2c41d7",

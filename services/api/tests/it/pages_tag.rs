@@ -187,7 +187,7 @@ async fn the_page_of_a_tag_shows_its_history() {
     assert_eq!(numbers(&shown.html), of_json(&history["items"]));
     for part in [
         "shop/web:latest</h1>",
-        "head r2",
+        "head, revision 2",
         &digest(3).to_string(),
         &format!("data-copy=\"registry.example.com/shop/web@{}\"", digest(3)),
         "late: reported 20 s afterwards",

@@ -88,7 +88,7 @@ pub(crate) fn built_from(
 ) -> Markup {
     let address = commit.and_then(|commit| address(source, commit));
     let text = html! {
-        @if let Some(version) = version { (visible(&version.chars().take(60).collect::<String>())) }
+        @if let Some(version) = version { "version " (visible(&version.chars().take(60).collect::<String>())) }
         @if version.is_some() && commit.is_some() { " " }
         @if let Some(commit) = commit { code { (short(commit)) } }
     };

@@ -77,7 +77,7 @@ pub(crate) fn present(
     let heading = html! {
         h1 { (name(image)) }
         @match head.digest {
-            Some(_) => { (word(Tone::Marked, &format!("head r{}", number(head.revision)))) },
+            Some(_) => { (word(Tone::Marked, &format!("head, revision {}", number(head.revision)))) },
             None => { (badge(Tone::Bad, "deleted", "deleted")) },
         }
     };
@@ -227,7 +227,7 @@ fn deployed(current: &[&Running]) -> Markup {
                     Some(one) => {
                         a href={ "/triggers/" (one.trigger) } { (one.trigger) }
                         small {
-                            (state(Tone::Good, "ok", &format!("#{} runs this digest", one.rollout)))
+                            (state(Tone::Good, "ok", &format!("rollout #{} runs this digest", one.rollout)))
                             @if current.len() > 1 { "; also " (counted((current.len() - 1) as u64, "other trigger", "other triggers")) }
                         }
                     },
@@ -242,8 +242,11 @@ fn left_behind(behind: &[&Running], summary: &Summary) -> Markup {
         let revisions = summary.head.saturating_sub(one.revision);
         let paused = if one.paused { ", paused" } else { "" };
         match revisions {
-            0 => format!("another digest{paused}"),
-            _ => format!("{}{paused}", counted(revisions, "revision", "revisions")),
+            0 => format!("runs another digest{paused}"),
+            _ => format!(
+                "{} behind{paused}",
+                counted(revisions, "revision", "revisions")
+            ),
         }
     };
     html! {

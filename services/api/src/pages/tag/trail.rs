@@ -120,7 +120,7 @@ fn row(
                     (badges(trail, item))
                 }
                 div class="meta" {
-                    span class="n" { "r" (number(item.revision)) }
+                    span class="n" { "revision " (number(item.revision)) }
                     @match &item.actor {
                         Some(actor) => span { (visible(actor)) },
                         None => span class="q" { "actor unknown" },
