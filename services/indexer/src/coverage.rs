@@ -26,6 +26,8 @@ use crate::store::coverage::{self as store, LastEvent, Moment, PushRange, Recoun
 /// Most revisions of a batch, of all partitions together. The statements read at most as many
 /// pushes, and as many revisions of one partition.
 const BATCH: u64 = 1000;
+/// The time for which a turn that found nothing left counts, if nothing comes.
+const LASTS: Duration = Duration::from_secs(60);
 /// Time-out of a batch, which takes a fraction of a second.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -45,16 +47,25 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     shared.within(store::prepare(&mut db)).await?;
     let turn = shared.turn();
     let (mut horizon, mut progress) = (Horizon::default(), None);
+    let mut done = Done::default();
     loop {
         horizon.pass(shared.within(store::moment(&mut db)).await?);
+        let ends = shared.within(recorded::ends(&mut db)).await?;
         let started = tokio::time::Instant::now();
+        if done.is_up_to(horizon.settled, &ends, started) {
+            tokio::time::sleep(turn).await;
+            continue;
+        }
         let left = within(TIMEOUT, count(&mut db, horizon.settled)).await?;
         let more = left.is_some() | within(TIMEOUT, days::count(&mut db)).await?;
         match left {
-            Some((done, total)) => progress
+            Some((counted, total)) => progress
                 .get_or_insert_with(|| Progress::of_service("counting changes", "changes"))
-                .set(done, total),
+                .set(counted, total),
             None => progress = None,
+        }
+        if !more {
+            done = Done(Some((horizon.settled, ends, started)));
         }
         // A backlog takes at most half of the time of one core of Postgres.
         let pause = if more {
@@ -63,6 +74,22 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
             turn
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// How far a turn found nothing left to count: the last settled push and the last ordinals of the
+/// partitions, and when that was.
+#[derive(Debug, Default)]
+struct Done(Option<(i64, Vec<(u16, u64)>, tokio::time::Instant)>);
+
+impl Done {
+    /// Returns whether nothing has come since. A migration may set the numbers back, so this holds
+    /// for a minute.
+    fn is_up_to(&self, settled: i64, ends: &[(u16, u64)], now: tokio::time::Instant) -> bool {
+        let done = self.0.as_ref();
+        done.is_some_and(|(push, revisions, at)| {
+            (*push, &revisions[..]) == (settled, ends) && now - *at < LASTS
+        })
     }
 }
 
