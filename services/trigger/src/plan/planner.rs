@@ -310,6 +310,9 @@ impl<'a> Planner<'a> {
     /// of those with other orders.
     async fn ordered(&mut self) -> Result<BTreeSet<String>, Error> {
         let timeout = self.shared.session_timeout;
+        if !within(timeout, store::is_asked(&mut self.db)).await? {
+            return Ok(BTreeSet::new());
+        }
         let ordered = within(timeout, store::ordered(&mut self.db)).await?;
         let retries = ordered.iter().filter(|trigger| trigger.retry);
         let retries: Vec<i32> = retries.map(|trigger| trigger.id).collect();

@@ -138,6 +138,17 @@ pub(crate) async fn trigger_states(
         .collect()
 }
 
+/// Returns whether orders wait, or the gates of a trigger are to be evaluated again: in one
+/// statement, since most of the time nothing does.
+pub(crate) async fn is_asked(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (select from trigger where configured and (state = 'resuming' or retry) or touched)
+             or exists (select from rollout_order where done_at is null)",
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// A trigger with an order of a person that the planner has not carried out yet.
 #[derive(Debug)]
 pub(crate) struct Ordered {
