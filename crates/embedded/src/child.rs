@@ -177,6 +177,8 @@ fn watch(
     child: &mut std::process::Child,
     orders: &Receiver<()>,
 ) -> Option<String> {
+    // An order wakes the thread at once; a death may be seen a moment later.
+    const LOOK: Duration = Duration::from_millis(200);
     const TICK: Duration = Duration::from_millis(20);
     loop {
         match child.try_wait() {
@@ -184,7 +186,7 @@ fn watch(
             Ok(Some(status)) => return Some(status.to_string()),
             Err(error) => return Some(error.to_string()),
         }
-        if matches!(orders.recv_timeout(TICK), Err(RecvTimeoutError::Timeout)) {
+        if matches!(orders.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
             continue;
         }
         signal(child.id(), spec.stop);
