@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
+/// The time that counts for which something may be lacking before the rollout has failed: it may
+/// be on its way, as a Deployment that is applied after its `ImageTrigger`.
+const LACKING: Duration = Duration::from_secs(60);
+
 /// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -188,8 +192,13 @@ fn step(pace: Pace, outcome: Outcome, phase: Phase, took: Duration, jitter: f64)
         Outcome::Refused(error) | Outcome::Foreign { error, .. } => {
             return Next::Failed { pause: long, error };
         }
-        Outcome::Failed { error, .. } | Outcome::Lacking(error) if phase.slow => {
+        Outcome::Failed { error, .. } if phase.slow => {
             return Next::Failed { pause: long, error };
+        }
+        // People are told, and a look for it costs little.
+        Outcome::Lacking(error) if phase.slow || phase.counted >= LACKING => {
+            let pause = pace.longest.mul_f64(0.5 + jitter / 2.0).min(long);
+            return Next::Failed { pause, error };
         }
         Outcome::Failed { error, after } => (error, after),
         Outcome::Lacking(error) => (error, None),
@@ -305,12 +314,7 @@ mod tests {
             };
             next(Pace::default(), outcome, phase, HOUR, jitter)
         };
-        let no = "no".to_owned();
-        for outcome in [
-            failed(Some(1)),
-            Outcome::Refused(no.clone()),
-            Outcome::Lacking(no),
-        ] {
+        for outcome in [failed(Some(1)), Outcome::Refused("no".to_owned())] {
             let error = "no".to_owned();
             assert_eq!(step(outcome, 1.0), Next::Failed { pause: HOUR, error });
         }
@@ -324,15 +328,34 @@ mod tests {
     }
 
     #[test]
-    fn a_lack_is_looked_at_again_soon() {
-        let lacking = Outcome::Lacking("no object".to_owned());
-        assert_eq!(lacking.as_str(), "refused");
+    fn a_lack_is_looked_for_again_soon_and_is_a_failure_after_a_minute() {
+        let lacking = || Outcome::Lacking("no object".to_owned());
+        assert_eq!(lacking().as_str(), "refused");
+        let error = "no object".to_owned();
         let expected = Next::Retry {
             pause: Duration::from_secs(4),
-            counted: Duration::from_secs(4),
-            error: "no object".to_owned(),
+            counted: Duration::from_secs(7),
+            error: error.clone(),
         };
-        assert_eq!(after(lacking, 2, Duration::ZERO, 1.0), expected);
+        let counted = Duration::from_secs(3);
+        assert_eq!(after(lacking(), 2, counted, 1.0), expected);
+        let minutes = |pause: u64| Next::Failed {
+            pause: Duration::from_secs(pause * 60),
+            error: error.clone(),
+        };
+        assert_eq!(after(lacking(), 6, LACKING, 1.0), minutes(5));
+        let phase = Phase {
+            slow: true,
+            ..Phase::default()
+        };
+        let pace = Pace {
+            slow: Duration::from_secs(120),
+            ..Pace::default()
+        };
+        for (pace, expected) in [(Pace::default(), 5), (pace, 2)] {
+            let next = next(pace, lacking(), phase, HOUR, 1.0);
+            assert_eq!(next, minutes(expected));
+        }
     }
 
     #[test]
