@@ -75,7 +75,7 @@ pub(crate) fn shared(targets: &Targets) -> BTreeMap<String, SharedImages> {
 pub(crate) fn text(trigger: &str, shared: &SharedImages) -> String {
     let SharedImages { place, with } = shared;
     format!(
-        "trigger {trigger} and trigger {with} change the same images of {place}, in turn; name {place} in one of them, or different containers"
+        "trigger {trigger} and trigger {with} change the same images of {place}, in turn; name the object in one of them alone, or different containers"
     )
 }
 
