@@ -302,7 +302,15 @@ fn contents(manifest: &Manifest, siblings: &[Digest]) -> Markup {
                         @for platform in &manifest.platforms {
                             tr {
                                 th scope="row" { (platform_name(platform)) }
-                                td { @match &platform.digest { Some(own) => { (link_with(own, 12)) }, None => span class="q" { "this digest" } } }
+                                td { @match &platform.digest {
+                                    // A digest that no tag had has no page.
+                                    Some(own) => {
+                                        @let pinned = format!("{}/{}@{own}", manifest.registry, manifest.repository);
+                                        span class="n" { (digits(own, 12)) }
+                                        (copy(&pinned, &format!("Copy the pinned reference for {}", platform_name(platform))))
+                                    },
+                                    None => span class="q" { "this digest" },
+                                } }
                                 @if let Some(index) = &manifest.index {
                                     @let child = index.children.iter().find(|one| Some(&one.digest) == platform.digest.as_ref());
                                     td class="r n" { @if let Some(child) = child { (size(child.size)) } }
