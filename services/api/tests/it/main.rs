@@ -29,6 +29,7 @@ mod openapi;
 mod orders;
 mod outcome;
 mod pages_acts;
+mod pages_crawled;
 mod pages_folders;
 mod pages_forms;
 mod pages_holds;
