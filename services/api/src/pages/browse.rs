@@ -137,7 +137,7 @@ fn page(
                 (select("sort", "First", &orders, first.as_str()))
                 button class="pri" { "Show" }
             }
-            @if found.items.is_empty() { (nothing(part)) }
+            @if found.items.is_empty() { (nothing(part, &path)) }
             @else { (table(&found.items, part.is_some())) }
             @if let Some(next) = next {
                 div class="bar more" { a class="btn push" rel="next" href=(next) { "Next " (icon("moved")) } }
@@ -162,10 +162,10 @@ fn page(
     frame.page(reader, &content)
 }
 
-fn nothing(part: Option<&str>) -> Markup {
+fn nothing(part: Option<&str>, path: &str) -> Markup {
     html! {
         @match part {
-            Some(part) => p class="note" { "No repository here has " q { (visible(part)) } " in its name." },
+            Some(part) => p class="note" { "No repository here has " q { (visible(part)) } " in its name. " a href=(path) { "Show all" } },
             None => p class="note" { "No push has been recorded yet. " a href="/" { "Home" } " shows what to set up." },
         }
     }

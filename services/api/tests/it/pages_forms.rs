@@ -209,3 +209,30 @@ async fn the_next_page_of_a_list_has_its_own_rows_in_other_forms() {
     }
     api.stop().await;
 }
+
+#[tokio::test]
+async fn a_filter_that_finds_nothing_leads_to_the_whole_list() {
+    let (api, mut rows) = Api::start().await;
+    world(&mut rows).await;
+    let web = "/i/registry.example.com/shop/web";
+    for (path, whole) in [
+        ("/rollouts?q=nothing", "/rollouts"),
+        ("/triggers?q=nothing", "/triggers"),
+        ("/i?q=nothing", "/i"),
+        (
+            "/i/registry.example.com/shop/?q=nothing",
+            "/i/registry.example.com/shop/",
+        ),
+        (&format!("{web}?q=nothing"), web),
+    ] {
+        let (status, shown) = page(&api, "", path).await;
+        assert_eq!(status, 200, "{path}");
+        let main = &shown[shown.find("<main").unwrap()..shown.find("</main>").unwrap()];
+        let (_, after) = main.split_once("</form>").unwrap();
+        assert!(
+            after.contains(&format!("<a href=\"{whole}\">")),
+            "{path}: {after}"
+        );
+    }
+    api.stop().await;
+}
