@@ -17,6 +17,7 @@ use tagtrail_daemon::Progress;
 use tagtrail_history::recorded::{self, OrdinalRange};
 use tagtrail_postgres::{DbArgs, Lock, within};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::days;
 use crate::error::Error;
@@ -47,16 +48,20 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     shared.within(store::prepare(&mut db)).await?;
     let turn = shared.turn();
     let (mut horizon, mut progress) = (Horizon::default(), None);
-    let mut done = Done::default();
+    let mut done: Option<Done> = None;
     loop {
         horizon.pass(shared.within(store::moment(&mut db)).await?);
         let ends = shared.within(recorded::ends(&mut db)).await?;
-        let started = tokio::time::Instant::now();
-        if done.is_up_to(horizon.settled, &ends, started) {
+        let started = Instant::now();
+        let settled = horizon.settled;
+        if done
+            .as_ref()
+            .is_some_and(|done| done.is_up_to(settled, &ends, started))
+        {
             tokio::time::sleep(turn).await;
             continue;
         }
-        let left = within(TIMEOUT, count(&mut db, horizon.settled)).await?;
+        let left = within(TIMEOUT, count(&mut db, settled)).await?;
         let more = left.is_some() | within(TIMEOUT, days::count(&mut db)).await?;
         match left {
             Some((counted, total)) => progress
@@ -65,7 +70,11 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
             None => progress = None,
         }
         if !more {
-            done = Done(Some((horizon.settled, ends, started)));
+            done = Some(Done {
+                settled,
+                ends,
+                at: started,
+            });
         }
         // A backlog takes at most half of the time of one core of Postgres.
         let pause = if more {
@@ -77,19 +86,21 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     }
 }
 
-/// How far a turn found nothing left to count: the last settled push and the last ordinals of the
-/// partitions, and when that was.
-#[derive(Debug, Default)]
-struct Done(Option<(i64, Vec<(u16, u64)>, tokio::time::Instant)>);
+/// A turn that found nothing left to count.
+#[derive(Debug)]
+struct Done {
+    /// Row id of the last settled push.
+    settled: i64,
+    /// The last ordinal of each partition.
+    ends: Vec<(u16, u64)>,
+    at: Instant,
+}
 
 impl Done {
     /// Returns whether nothing has come since. A migration may set the numbers back, so this holds
     /// for a minute.
-    fn is_up_to(&self, settled: i64, ends: &[(u16, u64)], now: tokio::time::Instant) -> bool {
-        let done = self.0.as_ref();
-        done.is_some_and(|(push, revisions, at)| {
-            (*push, &revisions[..]) == (settled, ends) && now - *at < LASTS
-        })
+    fn is_up_to(&self, settled: i64, ends: &[(u16, u64)], now: Instant) -> bool {
+        self.settled == settled && self.ends == ends && now - self.at < LASTS
     }
 }
 
