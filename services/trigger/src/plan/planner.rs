@@ -3,7 +3,10 @@
 //! Planning is level-triggered: after any wake-up, the planner compares the present heads with the
 //! last rollout of each trigger. Messages of REVISIONS only wake the planner early.
 
+mod configured;
 mod decisions;
+mod numbers;
+mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,20 +14,14 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::Bus;
-use tagtrail_bus::topology::Stream;
 use tagtrail_config::Watched;
 use tagtrail_daemon::{Retry, chain, until};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, check_writable, keep_plans, within};
-use tagtrail_proto::{
-    CauseReason, Event, Image, Name, Position, Registry, Rollout, RolloutState, Subject,
-    TraceContext,
-};
-use time::OffsetDateTime;
+use tagtrail_proto::{Position, Registry};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::act::{Slot, start};
 use crate::config::TriggerSpec;
 use crate::error::Error;
 use crate::plan::adoption::Adoptions;
@@ -33,21 +30,14 @@ use crate::plan::chain;
 use crate::plan::conditions;
 use crate::plan::news::{Affected, News, read_news};
 use crate::plan::question::Questions;
-use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::chains as chain_store;
-use crate::store::faults;
-use crate::store::gates as gate_store;
-use crate::store::generations;
 use crate::store::orders as order_store;
 use crate::store::planning as store;
-use crate::store::planning::{NewRollout, Recorded};
-use crate::store::selections::store_selections;
 use crate::store::specs;
-use crate::store::working::Attempt;
-use crate::target::{Target, Targets};
+use crate::target::Targets;
 
-use decisions::Decisions;
+use configured::{is_behind, report};
 
 /// The interval at which the planner checks all triggers, in case a message was lost.
 const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
@@ -55,9 +45,6 @@ const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(500);
 /// The pause before a process with older settings than another one looks again.
 const BEHIND: Duration = Duration::from_secs(5);
-/// The attempts at a plan whose snapshot was overtaken.
-const ATTEMPTS: u32 = 4;
-
 /// Plans until shutdown.
 pub(crate) async fn planner(shared: Shared, bus: Bus) -> anyhow::Result<()> {
     let mut retry = Retry::new("planning");
@@ -149,72 +136,6 @@ fn has_seen(seen: Position, position: Option<Position>) -> bool {
     position.is_some_and(|position| {
         position.stream_created_ns == seen.stream_created_ns && position.sequence <= seen.sequence
     })
-}
-
-/// Logs the effects of the configuration on earlier triggers.
-fn report(shared: &Shared, configured: &specs::Configured) {
-    for specs::Renamed { old, new, told } in &configured.renamed {
-        let why = match told {
-            true => "as `renamed_from` says",
-            false => "since the entries are equal but for the name",
-        };
-        tracing::info!(
-            trigger = new,
-            old,
-            "trigger {old} is {new} now, {why}: rollouts, numbers, holds and pause go on"
-        );
-    }
-    for specs::NotRenamed { trigger, old, why } in &configured.not_renamed {
-        tracing::warn!(
-            trigger,
-            old,
-            "`renamed_from` of {trigger} has no effect: {old} {why}"
-        );
-    }
-    for specs::Removed {
-        trigger,
-        number,
-        why,
-    } in &configured.removed
-    {
-        tracing::info!(
-            trigger,
-            number,
-            "cancelled rollout {number} of {trigger}: {why}"
-        );
-    }
-    if !configured.removed.is_empty() {
-        shared.entries_recorded.notify_one();
-    }
-}
-
-/// Returns whether the files of this process are older than the settings that another process has
-/// recorded a moment ago, as during the replacement of processes. Such a process must not plan: it
-/// would put the old settings in force, until the next one puts the new ones in force again.
-async fn is_behind(
-    shared: &Shared,
-    db: &mut PgConnection,
-    settings: &Settings,
-) -> Result<bool, Error> {
-    // A single process is behind nobody.
-    if shared.alone {
-        return Ok(false);
-    }
-    let replaced = generations::replaced(db, settings, shared.replaced.0);
-    let mut replaced = within(shared.session_timeout, replaced).await?;
-    // After a change back, the newer settings were its own.
-    replaced.retain(|(name, hash)| !settings.had(name, *hash));
-    let Some((trigger, _)) = replaced.first() else {
-        return Ok(false);
-    };
-    let count = replaced.len();
-    tracing::warn!(
-        trigger,
-        count,
-        "another process has newer settings of {trigger} (triggers in all: {count}), so this one does not plan; if these files are right, they count in {} s",
-        shared.replaced.0.as_secs()
-    );
-    Ok(true)
 }
 
 /// The end of a session without an error.
@@ -359,62 +280,6 @@ impl<'a> Planner<'a> {
         Ok(behind.map(|trigger| trigger.name.clone()).collect())
     }
 
-    /// Raises the issued numbers to those in ROLLOUTS. After a restore from a backup the database
-    /// would issue numbers again that targets have already received, and targets drop rollouts with
-    /// old numbers. If NATS does not answer, planning goes on and the next full check tries again.
-    async fn compare_numbers(&mut self) -> Result<(), Error> {
-        if self.numbers_compared {
-            return Ok(());
-        }
-        // The first entry of each rollout has one of these states, so the newest rollout is the
-        // last one of a state.
-        const FIRST: [RolloutState; 3] = [
-            RolloutState::Pending,
-            RolloutState::Held,
-            RolloutState::AwaitingApproval,
-        ];
-        let subject = |trigger: Name| {
-            FIRST.map(|state| Subject::Rollout {
-                trigger: trigger.clone(),
-                state,
-            })
-        };
-        let names = self.triggers.keys().filter_map(|name| name.parse().ok());
-        let subjects = names.flat_map(subject).collect();
-        let asking = self.bus.last_messages(Stream::Rollouts, subjects);
-        // The database session must not reach its idle time-out while NATS answers.
-        let Ok(Ok(told)) = tokio::time::timeout(self.shared.session_timeout / 3, asking).await
-        else {
-            return Ok(());
-        };
-        let mut highest: BTreeMap<String, (u64, OffsetDateTime)> = BTreeMap::new();
-        for (_, payload) in told {
-            // Other messages carry no number that a target has received.
-            let Ok(event) = serde_json::from_slice::<Event<Rollout>>(&payload) else {
-                continue;
-            };
-            let Rollout {
-                trigger,
-                number,
-                epoch,
-                ..
-            } = event.data;
-            let of = highest.entry(trigger).or_insert((number, epoch));
-            *of = (of.0.max(number), of.1.max(epoch));
-        }
-        let raising = store::raise_issued(&mut self.db, &highest);
-        for trigger in within(self.shared.session_timeout, raising).await? {
-            let number = highest.get(&trigger).map_or(0, |(number, _)| *number);
-            tracing::warn!(
-                trigger,
-                number,
-                "ROLLOUTS has rollouts of this trigger up to number {number} that the database lacks, as after a restore from a backup; numbers continue above {number}"
-            );
-        }
-        self.numbers_compared = true;
-        Ok(())
-    }
-
     /// Reads a page of a repository for policies, and returns the triggers whose policies have
     /// other candidates.
     async fn read_on(&mut self) -> Result<BTreeSet<&'a str>, Error> {
@@ -459,194 +324,5 @@ impl<'a> Planner<'a> {
             .filter(|(_, at)| **at <= now)
             .map(|(name, _)| *name)
             .collect()
-    }
-
-    /// Plans the due triggers, again if the snapshot of the plan was overtaken.
-    async fn plan(
-        &mut self,
-        due: &BTreeSet<&'a str>,
-        position: Option<Position>,
-        traces: &BTreeMap<Image, Option<TraceContext>>,
-    ) -> Result<(), Error> {
-        for _ in 0..ATTEMPTS {
-            match self.try_plan(due, position, traces).await {
-                Err(Error::Database(error)) if store::was_overtaken(&error) => {
-                    tracing::debug!("planning again: {error}");
-                    store::roll_back(&mut self.db).await?;
-                }
-                ended => return ended,
-            }
-        }
-        self.try_plan(due, position, traces).await
-    }
-
-    /// Decides for the due triggers and records the plan together with the position in REVISIONS.
-    /// The planner lock excludes other planners. A pause can still come in between, so the
-    /// recording statement checks the state of the trigger again.
-    ///
-    /// With policies, all is one transaction with one snapshot: candidates, heads, selections,
-    /// rollouts and position. Without policies each statement stands alone.
-    async fn try_plan(
-        &mut self,
-        due: &BTreeSet<&'a str>,
-        position: Option<Position>,
-        traces: &BTreeMap<Image, Option<TraceContext>>,
-    ) -> Result<(), Error> {
-        let mut news = self.candidates.news(traces.keys());
-        let mut due = due.clone();
-        due.extend(self.triggers_with(news.affected()));
-        if due.is_empty() && position.is_none() {
-            return Ok(());
-        }
-        let policies = self.candidates.concern(&due);
-        if policies {
-            store::begin(&mut self.db).await?;
-            self.candidates.add(&mut self.db, &mut news).await?;
-        }
-        let Decisions {
-            mut plan,
-            settling,
-            waiting,
-            waiting_changed,
-            views,
-            answers,
-            selections,
-            faults,
-            revoked,
-        } = self.decide(&due, traces).await?;
-        plan.position = position.filter(|_| !FailPoint::TriggerPosition.skipped());
-        FailPoint::TriggerPlanned.pass();
-        if !faults.is_empty() {
-            let recorded = faults::record(&mut self.db, &faults).await?;
-            for fault in faults.iter().filter(|_| recorded > 0) {
-                tracing::warn!(
-                    "a trigger is held until `tagtrail release`: {}",
-                    fault.reason
-                );
-            }
-        }
-        let withdrawn = match revoked.is_empty() {
-            true => Vec::new(),
-            false => chain_store::withdraw(&mut self.db, &revoked).await?,
-        };
-        if !withdrawn.is_empty() {
-            self.shared.entries_recorded.notify_one();
-        }
-        let (mut slots, mut recorded) = (BTreeMap::new(), Vec::new());
-        // A trigger that was resumed becomes active only afterwards.
-        if !plan.gates.is_empty() {
-            gate_store::record(&mut self.db, &plan.gates).await?;
-        }
-        if !plan.is_empty() {
-            slots = self.take_slots(&mut plan.new_rollouts);
-            let owner = &self.shared.instance.owner;
-            recorded = store::record(&mut self.db, &plan, owner).await?;
-        }
-        let mut stored = selections.stored(&recorded);
-        if FailPoint::TriggerSelection.skipped() {
-            stored.clear();
-        }
-        if policies {
-            if !stored.is_empty() {
-                FailPoint::TriggerSelected.pass();
-                let new: Vec<_> = stored.iter().map(|(_, selection)| selection).collect();
-                store_selections(&mut self.db, &new).await?;
-            }
-            store::commit(&mut self.db).await?;
-        }
-        // No attempt starts before its rollout is recorded for good.
-        let recorded = self.begin(slots, recorded);
-        if policies {
-            self.candidates
-                .recorded(&mut self.db, &news, stored)
-                .await?;
-        }
-        if !recorded.is_empty() {
-            FailPoint::TriggerRecorded.pass();
-        }
-        if !answers.is_empty() {
-            order_store::answer(&mut self.db, &answers).await?;
-        }
-        if !waiting_changed.is_empty() {
-            store::record_waiting(&mut self.db, &waiting_changed).await?;
-        }
-        if !views.is_empty() {
-            store::record_views(&mut self.db, &views).await?;
-        }
-        if !plan.gates.is_empty() {
-            FailPoint::TriggerGated.pass();
-        }
-        let gates = plan.gates.iter();
-        let opened = gates.filter(|change| change.verdict.gates.is_empty());
-        self.shared
-            .queue(opened.map(|change| (change.trigger, change.name.clone())));
-        self.settling.retain(|name, _| !due.contains(name));
-        self.settling.extend(settling);
-        // The next decision is about the set before.
-        for name in withdrawn {
-            if let Some((name, _)) = self.triggers.get_key_value(name.as_str()) {
-                self.settling.insert(name, Instant::now());
-            }
-        }
-        for Attempt { rollout, .. } in &recorded {
-            tracing::info!(trigger = rollout.trigger, rollout.id, rollout.number, cause = %rollout.cause.reason, "recorded rollout {} of {}", rollout.number, rollout.trigger);
-        }
-        if !recorded.is_empty() || !plan.gates.is_empty() {
-            self.shared.entries_recorded.notify_one();
-        }
-        // Rollouts that were pending during a pause may continue now.
-        if !plan.resumed.is_empty() {
-            self.shared.work_recorded.notify_one();
-        }
-        let (bus, timeout) = (self.bus, self.shared.session_timeout);
-        self.questions
-            .ask(bus, &mut self.db, &waiting, timeout)
-            .await
-    }
-
-    /// Takes a slot for the first attempt of each new rollout, as far as slots are free and this
-    /// process may begin attempts.
-    fn take_slots(&self, rollouts: &mut [NewRollout]) -> BTreeMap<i32, (Arc<dyn Target>, Slot)> {
-        let mut slots = BTreeMap::new();
-        if !self.shared.instance.is_held() || self.shared.shutdown.is_cancelled() {
-            return slots;
-        }
-        let targets = self.shared.targets();
-        let sent = |rollout: &&mut NewRollout| {
-            let open = rollout.verdict.state == RolloutState::Pending;
-            open && rollout.cause.reason != CauseReason::Adopted
-        };
-        for rollout in rollouts.iter_mut().filter(sent) {
-            let target = targets.get(&rollout.name);
-            let slot = target.and_then(|target| self.shared.slots.take(target.place()));
-            if let Some((target, slot)) = target.zip(slot) {
-                rollout.begin = true;
-                slots.insert(rollout.trigger, (Arc::clone(target), slot));
-            }
-        }
-        slots
-    }
-
-    /// Starts the attempts that began with the recording of their rollouts, and hands the other
-    /// rollouts to the dispatcher. Returns all recorded rollouts.
-    fn begin(
-        &self,
-        mut slots: BTreeMap<i32, (Arc<dyn Target>, Slot)>,
-        recorded: Vec<Recorded>,
-    ) -> Vec<Attempt> {
-        let mut rollouts = Vec::with_capacity(recorded.len());
-        for Recorded { rollout, begun } in recorded {
-            rollouts.push(rollout.clone());
-            let slot = slots.remove(&rollout.trigger).filter(|_| begun);
-            match slot {
-                Some((target, slot)) => start(self.shared, target, rollout, slot),
-                None if rollout.rollout.state != RolloutState::Pending => {}
-                None => {
-                    let name = rollout.rollout.trigger.clone();
-                    self.shared.queue(std::iter::once((rollout.trigger, name)));
-                }
-            }
-        }
-        rollouts
     }
 }
