@@ -146,7 +146,7 @@ impl Frame {
                         form class="find" role="search" action="/search" {
                             (icon("search"))
                             input type="search" name="q" value=(self.question) aria-label="Find an image, digest, commit or rollout"
-                                placeholder="Image, digest, commit, rollout" autocomplete="off" spellcheck="false";
+                                placeholder="Image, digest, commit" autocomplete="off" spellcheck="false";
                             kbd aria-hidden="true" { "Ctrl K" }
                         }
                         div class="prefs" {

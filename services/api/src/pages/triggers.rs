@@ -171,7 +171,7 @@ async fn show(
             } @else {
                 table class="st" {
                     thead { tr {
-                        th scope="col" { "Trigger" } th scope="col" { "Condition" }
+                        th scope="col" class="w8" { "Trigger" } th scope="col" { "Condition" }
                         th scope="col" { "Deployed, and the head where it differs" }
                         th scope="col" { "Last rollout" } td {}
                     } }
