@@ -9,8 +9,8 @@ pub(crate) fn command(words: &[&str], flags: &[(&str, Option<&str>)]) -> String 
     for (flag, value) in flags {
         if let Some(value) = value {
             // A value that begins with a hyphen would count as a flag.
-            let joint = if value.starts_with('-') { '=' } else { ' ' };
-            command += &format!(" --{flag}{joint}{}", quoted(value));
+            let joint = if value.starts_with('-') { "=" } else { " " };
+            command.extend([" ", "--", flag, joint, &quoted(value)]);
         }
     }
     command
