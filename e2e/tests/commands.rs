@@ -40,6 +40,7 @@ async fn commands_answer_as_people_expect() {
     quarantine_of_a_fresh_installation(&up);
     times(&up).await;
     names(&up);
+    reports(&up);
 
     // 3 would mean that the API has no such thing.
     let (_servers, mut wrong) = other_servers().await;
@@ -95,6 +96,32 @@ async fn commands_answer_as_people_expect() {
         "{line}"
     );
     assert!(!text.contains("hidden"), "{text}");
+}
+
+fn reports(up: &Up) {
+    let cli = up.cli();
+    for name in [
+        "deployments",
+        "lead-time",
+        "rollout-time",
+        "releases-moved",
+        "coverage",
+        "churn",
+        "running",
+    ] {
+        let march = ["--from", "2026-03-01", "--to", "2026-03-31", "--utc"];
+        let output = cli.run(&[&["report", name][..], &march].concat());
+        let said = "\n2026-03-01 00:00:00Z to 2026-04-01 00:00:00Z\n";
+        assert!(output.code == 0 && output.out.contains(said), "{output:?}");
+        let output = cli.run(&["report", name, "--sql"]);
+        assert!(output.out.contains("report."), "{output:?}");
+        assert_eq!(cli.json(&["report", name])["name"], name);
+    }
+    let output = cli.run(&["report", "nothing"]);
+    assert!(
+        output.code == 3 && output.err.contains("deployments"),
+        "{output:?}"
+    );
 }
 
 fn quarantine_of_a_fresh_installation(up: &Up) {

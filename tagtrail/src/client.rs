@@ -22,6 +22,7 @@ mod orders;
 mod origin;
 mod paging;
 pub(crate) mod print;
+mod report;
 mod resolve;
 mod rollouts;
 pub(crate) mod screen;
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     /// Count the changes of tags by origin (event, resolved, reconciled), and so the events that
     /// registries lost.
     Coverage(Client<coverage::Coverage>),
+    /// Print a report over a time: deployments, lead time, what ran when, and others.
+    Report(Client<report::Report>),
     /// List the triggers, each with state and current rollout.
     Triggers(Client<triggers::List>),
     /// Show a trigger: condition, current rollout, and the reasons why nothing happens.
@@ -142,6 +145,7 @@ impl Command {
             Command::Digest(client) => client.run(digest::Digest::run),
             Command::Manifest(client) => client.run(manifest::Manifest::run),
             Command::Coverage(client) => client.run(coverage::Coverage::run),
+            Command::Report(client) => client.run(report::Report::run),
             Command::Triggers(client) => client.run(triggers::List::run),
             Command::Status(client) => client.run(triggers::Status::run),
             Command::Explain(client) => client.run(explain::Explain::run),

@@ -55,6 +55,10 @@ fn every_command_has_help() {
             ],
         ),
         ("notify", &["test"]),
+        (
+            "report",
+            &["deployments", "running", "--known-at", "--sql", "--match"],
+        ),
         ("resolver", &["NATS_URL", "TAGTRAIL_CONFIG"]),
         (
             "indexer",

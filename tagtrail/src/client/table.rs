@@ -92,6 +92,29 @@ pub(crate) fn table<const N: usize>(
     format(screen, &columns, &rows, true)
 }
 
+/// Formats a table whose columns are known at run time, with a header line. Each row has as many
+/// cells as there are columns. `None`: the columns don't fit the screen.
+pub(crate) fn table_of(
+    screen: &Screen,
+    columns: &[Column],
+    rows: &[Vec<String>],
+) -> Option<String> {
+    let texts: Vec<Vec<&str>> = rows
+        .iter()
+        .map(|row| row.iter().map(String::as_str).collect())
+        .collect();
+    let widths = widths(screen.width, &columns.iter().collect::<Vec<_>>(), &texts);
+    let width = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+    let fits = screen.width.is_none_or(|room| width <= usize::from(room));
+    fits.then(|| format(screen, columns, rows, true))
+}
+
+/// Formats names with their values, a line for each.
+pub(crate) fn pairs(screen: &Screen, pairs: impl IntoIterator<Item = [String; 2]>) -> String {
+    let rows: Vec<Vec<String>> = pairs.into_iter().map(Vec::from).collect();
+    format(screen, &[Column::whole(""), Column::text("")], &rows, false)
+}
+
 /// Formats a row of a table without the header line.
 pub(crate) fn row<const N: usize>(
     screen: &Screen,

@@ -6,7 +6,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::screen::Screen;
 use super::screen::tests::{screen, wide};
 use super::{
-    coverage, digest, history, images, manifest, resolve, rollouts, tags, triggers, watch,
+    coverage, digest, history, images, manifest, report, resolve, rollouts, tags, triggers, watch,
 };
 
 fn digest_of(letter: &str) -> String {
@@ -78,12 +78,35 @@ fn all(screen: &Screen) -> Vec<(&'static str, String)> {
         },
         "labels": { "com.example.a-very-long-key-of-a-label-that-some-tool-makes": "a value ".repeat(40), "b": "v".repeat(200) },
     });
+    let columns = |names: &[&str]| -> Vec<Value> {
+        names.iter().map(|name| json!({ "name": name })).collect()
+    };
+    let answer = |columns: Vec<Value>| {
+        json!({ "about": "The images of each trigger, from the end of one rollout to another.", "from": TIME, "to": TIME, "columns": columns,
+                "items": [{ "trigger": "t".repeat(63), "image": image(), "since": TIME, "changes": number, "seconds": 12.5, "digest": digest_of("a"),
+                            "until": null, "reconciled": number, "signatures": number, "reordered": number }] })
+    };
+    let few = answer(columns(&["trigger", "image", "digest", "since", "seconds"]));
+    let many = answer(columns(&[
+        "trigger",
+        "image",
+        "since",
+        "until",
+        "changes",
+        "seconds",
+        "digest",
+        "reconciled",
+        "signatures",
+        "reordered",
+    ]));
     let event = json!({ "subject": image(), "data": revision() });
     vec![
         ("resolve", resolve::describe(&revision(), screen)),
         ("history", history::describe(&list(&revision()), screen)),
         ("images", images::describe(&list(&revision()), screen)),
         ("tags", tags::describe(&list(&revision()), screen)),
+        ("report", report::describe(&few, screen)),
+        ("report", report::describe(&many, screen)),
         (
             "watch",
             watch::Lines::new(screen)

@@ -24,6 +24,7 @@ use crate::operations::reports::{
 };
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section, crumbs};
+use crate::pages::part::command::command;
 use crate::pages::part::question::{address, field};
 use crate::pages::part::when::{self, Form, written};
 use crate::pages::reader::Reader;
@@ -96,17 +97,30 @@ impl Asked {
 
     /// Returns the address of a report about the same, with the times of this answer.
     fn address(&self, path: &str) -> String {
+        self.with_parameters(|parameters| address(path, parameters))
+    }
+
+    /// Returns the command that prints a report about the same, with the times of this answer.
+    fn command(&self, name: &str) -> String {
+        self.with_parameters(|[parameters @ .., (_, known_at)]| {
+            let mut flags = parameters.to_vec();
+            flags.push(("known-at", *known_at));
+            command(&["report", name], &flags)
+        })
+    }
+
+    /// Writes the question, with the times of this answer.
+    fn with_parameters(&self, write: impl Fn(&[(&str, Option<&str>); 6]) -> String) -> String {
         let [from, to] = [self.question.from, self.question.to].map(|at| Instant(at).to_string());
         let known_at = self.question.known_at.map(|at| Instant(at).to_string());
-        let parameters = [
+        write(&[
             ("from", Some(from.as_str())),
             ("to", Some(to.as_str())),
             ("match", self.parameters.written(MATCH.name)),
             ("trigger", self.question.trigger.as_deref()),
             ("team", self.question.team.as_deref()),
             ("known_at", known_at.as_deref()),
-        ];
-        address(path, &parameters)
+        ])
     }
 }
 
@@ -187,6 +201,7 @@ async fn one(
     let mut frame = Frame::new(report.title, Section::Reports);
     frame.json = Some(asked.address(&format!("/v1/reports/{}", report.name)));
     frame.csv = Some(asked.address(&format!("/reports/{}.csv", report.name)));
+    frame.cli = Some(asked.command(report.name));
     Ok(frame.page(&reader, &content).into_response())
 }
 

@@ -351,11 +351,13 @@ async fn reports_are_pages_and_csv() {
             // Each report has its own forms, with the whole question; a page of many has none
             // that leaves reports out.
             let foot = &page[page.find("<footer").unwrap()..];
-            assert_eq!(
-                foot.contains("This page as"),
-                !path.starts_with("/reports?"),
-                "{foot}"
-            );
+            for form in ["This page as", "tagtrail report "] {
+                assert_eq!(
+                    foot.contains(form),
+                    !path.starts_with("/reports?"),
+                    "{foot}"
+                );
+            }
             let shown = page.matches("<summary>SQL</summary>").count();
             for form in ["href=\"/v1/reports/", ".csv?from="] {
                 let found = page[..page.find("<footer").unwrap()].matches(form).count();
