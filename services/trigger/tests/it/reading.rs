@@ -145,7 +145,10 @@ async fn no_trigger_and_no_session_waits_while_a_large_repository_is_read() {
     assert!(number > 5, "the reading took {number} rollouts only");
     assert!(longest < Duration::from_secs(2), "{longest:?}");
     world.selected_by_all("1.100.0").await;
-    assert_eq!(world.sessions().await, sessions, "no session was lost");
+    // A lock may have been taken after the first look.
+    let now = world.sessions().await;
+    let kept = sessions.iter().all(|session| now.contains(session));
+    assert!(kept, "a session was lost: {sessions:?}, and now {now:?}");
     service.stop().await;
 }
 
