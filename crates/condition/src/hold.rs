@@ -13,6 +13,15 @@ use time::OffsetDateTime;
 /// The most holds that are read.
 const MOST: i64 = 10_000;
 
+/// The columns of the hold `h` that [`Hold::read`] reads.
+#[macro_export]
+macro_rules! hold_columns {
+    () => {
+        "h.id, h.kind::text as kind, h.triggers, h.reason, h.hard, h.actor, h.created_at, h.until,
+             (select jsonb_object_agg(i.key, i.value ->> 'digest') from jsonb_each(h.images) i) as images"
+    };
+}
+
 /// A recorded reason not to begin rollouts.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Hold {
@@ -58,12 +67,12 @@ impl Hold {
     /// # Errors
     /// If Postgres can't be asked.
     pub async fn list(db: &mut PgConnection, id: Option<i64>) -> Result<Vec<Hold>, sqlx::Error> {
-        let rows = sqlx::query(
-            "select h.id, h.kind::text as kind, h.triggers, h.reason, h.hard, h.actor, h.created_at, h.until,
-                 (select jsonb_object_agg(i.key, i.value ->> 'digest') from jsonb_each(h.images) i) as images
-             from hold h where h.released_at is null and (h.until is null or h.until > now())
+        let rows = sqlx::query(concat!(
+            "select ",
+            hold_columns!(),
+            " from hold h where h.released_at is null and (h.until is null or h.until > now())
                  and h.id = coalesce($1, h.id) order by h.id desc limit $2",
-        )
+        ))
         .bind(id)
         .bind(MOST)
         .fetch_all(db)
@@ -71,7 +80,7 @@ impl Hold {
         rows.iter().map(Hold::read).collect()
     }
 
-    /// Reads a hold from the row of a statement with these columns.
+    /// Reads a hold from the row of a statement with the columns of [`hold_columns!`].
     ///
     /// # Errors
     /// If a column is missing, or has another type.

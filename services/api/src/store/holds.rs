@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row as _};
-use tagtrail_condition::Hold;
+use tagtrail_condition::{Hold, hold_columns};
 use tagtrail_postgres::{rollout_is_live, row};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -114,12 +114,10 @@ pub(crate) async fn released(
     since: OffsetDateTime,
     limit: i64,
 ) -> Result<Vec<Released>, sqlx::Error> {
-    let rows = sqlx::query(
-        "select h.id, h.kind::text as kind, h.triggers, h.reason, h.hard, h.actor, h.created_at, h.until, h.released_by,
-                least(h.released_at, h.until) as ended_at,
-                (select jsonb_object_agg(i.key, i.value ->> 'digest') from jsonb_each(h.images) i) as images
+    let rows = sqlx::query(concat!(
+        "select ", hold_columns!(), ", h.released_by, least(h.released_at, h.until) as ended_at
          from hold h where least(h.released_at, h.until) <= now() and least(h.released_at, h.until) >= $1 order by h.id desc limit $2",
-    )
+    ))
     .bind(since)
     .bind(limit)
     .fetch_all(db)
