@@ -97,30 +97,39 @@ impl Asked {
 
     /// Returns the address of a report about the same, with the times of this answer.
     fn address(&self, path: &str) -> String {
-        self.with_parameters(|parameters| address(path, parameters))
+        let parameters = self.parameters();
+        let parameters = parameters.each_ref();
+        address(
+            path,
+            &parameters.map(|(name, value)| (*name, value.as_deref())),
+        )
     }
 
     /// Returns the command that prints a report about the same, with the times of this answer.
     fn command(&self, name: &str) -> String {
-        self.with_parameters(|[parameters @ .., (_, known_at)]| {
-            let mut flags = parameters.to_vec();
-            flags.push(("known-at", *known_at));
-            command(&["report", name], &flags)
-        })
+        let parameters = self
+            .parameters()
+            .map(|(name, value)| (name.replace('_', "-"), value));
+        let flags = parameters.each_ref();
+        command(
+            &["report", name],
+            &flags.map(|(name, value)| (name.as_str(), value.as_deref())),
+        )
     }
 
-    /// Writes the question, with the times of this answer.
-    fn with_parameters(&self, write: impl Fn(&[(&str, Option<&str>); 6]) -> String) -> String {
-        let [from, to] = [self.question.from, self.question.to].map(|at| Instant(at).to_string());
-        let known_at = self.question.known_at.map(|at| Instant(at).to_string());
-        write(&[
-            ("from", Some(from.as_str())),
-            ("to", Some(to.as_str())),
-            ("match", self.parameters.written(MATCH.name)),
-            ("trigger", self.question.trigger.as_deref()),
-            ("team", self.question.team.as_deref()),
-            ("known_at", known_at.as_deref()),
-        ])
+    /// Returns the question, with the times of this answer.
+    fn parameters(&self) -> [(&'static str, Option<String>); 6] {
+        let question = &self.question;
+        let instant = |at| Instant(at).to_string();
+        let matching = self.parameters.written(MATCH.name).map(str::to_owned);
+        [
+            (FROM.name, Some(instant(question.from))),
+            (TO.name, Some(instant(question.to))),
+            (MATCH.name, matching),
+            (TRIGGER.name, question.trigger.clone()),
+            (TEAM.name, question.team.clone()),
+            (KNOWN_AT.name, question.known_at.map(instant)),
+        ]
     }
 }
 

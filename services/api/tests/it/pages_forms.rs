@@ -54,6 +54,17 @@ fn forms(shown: &str) -> (String, Option<String>, Option<String>) {
     (link("JSON").unwrap(), link("CSV"), command)
 }
 
+fn has_rows(shown: &str, count: usize, of: &str) {
+    assert_eq!(shown.matches("<th scope=\"row\"").count(), count, "{of}");
+}
+
+fn names_all(shown: &str, answer: &Value, of: &str) {
+    assert!(
+        names(answer).iter().all(|name| shown.contains(name)),
+        "{of}: {answer}"
+    );
+}
+
 #[tokio::test]
 async fn a_page_and_its_other_forms_show_the_same_rows() {
     let (api, mut rows) = Api::start().await;
@@ -128,16 +139,9 @@ async fn a_page_and_its_other_forms_show_the_same_rows() {
         let count: usize = lists.iter().map(of).sum();
         assert!(count > 0, "{path}: {answer}");
         if path != of_digest {
-            assert_eq!(
-                shown.matches("<th scope=\"row\"").count(),
-                count,
-                "{path}: {json}"
-            );
+            has_rows(&shown, count, &format!("{path}: {json}"));
         }
-        assert!(
-            names(&answer).iter().all(|name| shown.contains(name)),
-            "{path}: {answer}"
-        );
+        names_all(&shown, &answer, path);
         let printed = printed.unwrap();
         assert!(printed.starts_with(command), "{path}: {printed}");
         let csv = csv.expect(path);
@@ -197,15 +201,8 @@ async fn the_next_page_of_a_list_has_its_own_rows_in_other_forms() {
         let (json, ..) = forms(&second);
         let answer = api.found(&json).await;
         let count = answer["items"].as_array().unwrap().len();
-        assert_eq!(
-            second.matches("<th scope=\"row\"").count(),
-            count,
-            "{next}: {json}"
-        );
-        assert!(
-            names(&answer).iter().all(|name| second.contains(name)),
-            "{json}"
-        );
+        has_rows(&second, count, &format!("{next}: {json}"));
+        names_all(&second, &answer, &json);
     }
     api.stop().await;
 }

@@ -1,4 +1,4 @@
-//! The command that prints what a page shows, as a person may paste it into a shell.
+//! The command that prints the rows of a page, as a person may paste it into a shell.
 
 /// Returns a command of `tagtrail` with its words, and with the flags that have a value.
 pub(crate) fn command(words: &[&str], flags: &[(&str, Option<&str>)]) -> String {
