@@ -45,6 +45,7 @@ const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(500);
 /// The pause before a process with older settings than another one looks again.
 const BEHIND: Duration = Duration::from_secs(5);
+
 /// Plans until shutdown.
 pub(crate) async fn planner(shared: Shared, bus: Bus) -> anyhow::Result<()> {
     let mut retry = Retry::new("planning");
