@@ -39,7 +39,7 @@ pub use image::TestImage;
 pub use kubernetes::{TestKubernetes, TestProxy};
 pub use nats::{TestNats, messages};
 pub use pooler::PgBouncer;
-pub use postgres::{TestDb, TestPostgres, postgres};
+pub use postgres::{TestDb, TestPostgres, postgres, rows_read};
 pub use process::{Process, binary, resident};
 pub use proxy::{Link, Proxy};
 pub use registry::{Registry, RegistryProgram, tool};

@@ -166,3 +166,17 @@ impl TestPostgres {
         connection.ping().await.unwrap();
     }
 }
+
+/// Returns the number of rows of a table that this session has read lately, by whatever plan. The
+/// difference of two calls in one transaction is a measure of the statements between them that does
+/// not depend on the speed of the machine.
+///
+/// # Panics
+/// If Postgres does not answer.
+pub async fn rows_read(db: &mut PgConnection, table: &str) -> i64 {
+    let reading = sqlx::query_scalar(
+        "select (coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint
+         from pg_stat_xact_user_tables where relname = $1",
+    );
+    reading.bind(table).fetch_one(db).await.unwrap()
+}
