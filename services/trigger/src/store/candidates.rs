@@ -195,6 +195,10 @@ impl Heads {
 
 /// Returns the best candidates of each policy, at most as many as its number, and the tags with
 /// these ids. One statement reads them all from one snapshot.
+///
+/// `lateral` and `limit` make Postgres look up the head of a tag by its number. Most tags have a
+/// single revision, so otherwise it reads all revisions of each tag, and drops those before the
+/// head.
 pub(crate) async fn heads(
     db: &mut PgConnection,
     policies: &BTreeMap<i32, i64>,
@@ -217,7 +221,8 @@ pub(crate) async fn heads(
              select null, s.tag_id, null, null from unnest($3::bigint[]) as s (tag_id)
          ) c
          join tag t on t.id = c.tag_id
-         join revision v on v.tag_id = t.id and v.number = t.head
+         cross join lateral (
+             select v.number, v.recorded_at from revision v where v.tag_id = t.id and v.number = t.head limit 1) v
          left join manifest m on m.digest = t.head_digest
          order by c.policy_id, c.key desc",
     )

@@ -125,7 +125,7 @@ pub(crate) async fn fill(
         }
     }
     // A tag counts as missed if its policy was filled before, the key is not below the floor, and
-    // the head is older than any delay of news.
+    // the head is older than any delay of news. `lateral` and `limit`: as in `candidates::heads`.
     let rows = sqlx::query(
         "with best as (
              select * from unnest($1::int[], $2::bigint[], $3::bytea[]) as w (policy_id, tag_id, key)
@@ -135,7 +135,8 @@ pub(crate) async fn fill(
              select b.policy_id, count(*) as missed
              from best b join policy p on p.id = b.policy_id
              left join candidate c on c.policy_id = b.policy_id and c.tag_id = b.tag_id
-             join tag t on t.id = b.tag_id join revision v on v.tag_id = t.id and v.number = t.head
+             join tag t on t.id = b.tag_id
+             cross join lateral (select v.recorded_at from revision v where v.tag_id = t.id and v.number = t.head limit 1) v
              where b.key >= p.floor and c.key is distinct from b.key and v.recorded_at < now() - interval '1 minute'
              group by b.policy_id
          ), other as (
