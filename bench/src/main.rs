@@ -112,8 +112,10 @@ enum Measurement {
     /// Revisions on three nats-servers.
     Replicated,
     Api,
-    /// Policies over a large repository, dead targets, and a thousand triggers.
+    /// Policies over a large repository, and dead targets.
     Policies,
+    /// A thousand triggers in as many files.
+    Triggers,
     Memory,
     Quiet,
 }
@@ -202,6 +204,7 @@ async fn run(quick: bool, only: &[Measurement], path: &Path) -> anyhow::Result<(
     let synced_database = database(&empty, "synced").await?;
     let large_database = database(&empty, "large").await?;
     let policies_database = database(&empty, "policies").await?;
+    let triggers_database = database(&empty, "triggers").await?;
     let stack = Stack::start(&folder.path().join("nats"), false, empty.url().to_owned()).await?;
     let synced = Stack::start(&folder.path().join("synced"), true, synced_database).await?;
     let large = Stack::start(&folder.path().join("large"), false, large_database).await?;
@@ -263,6 +266,11 @@ async fn run(quick: bool, only: &[Measurement], path: &Path) -> anyhow::Result<(
         let (rounds, count) = (size.rounds, size.events / 10);
         let path = folder.path();
         report.add(policies::measure(&stack, path, size.versions, rounds, count).await?);
+    }
+    if wanted(Measurement::Triggers) {
+        let place = folder.path().join("many");
+        let stack = Stack::start(&place, false, triggers_database).await?;
+        report.add(many::measure(&stack, folder.path(), size.rounds + 1).await?);
     }
     if wanted(Measurement::Quiet) {
         report.add(quiet::measure(folder.path(), size.rounds, size.seconds * 10).await?);

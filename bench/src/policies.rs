@@ -13,7 +13,6 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::latency::published;
-use crate::many;
 use crate::report::{Goal, Row, Series, percentile};
 use crate::stack::{REGISTRY, ServiceProcess, Stack, parsed, publish, push};
 
@@ -52,7 +51,6 @@ pub(crate) async fn measure(
     let sink = Sink::start().await;
     let mut rows = decisions(stack, folder, &sink, &mut db, tags, (rounds, count)).await?;
     rows.extend(beside_dead_targets(stack, folder, &sink, &mut db, (rounds, count)).await?);
-    rows.extend(many::measure(stack, folder, rounds + 1).await?);
     indexer.stop().await;
     Ok(rows)
 }
