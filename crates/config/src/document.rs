@@ -41,9 +41,24 @@ impl ConfigError {
         }
     }
 
-    /// Returns the mistake without its line, for settings that no file has.
-    pub(crate) fn without_line(self) -> ConfigError {
-        ConfigError { line: None, ..self }
+    /// Returns the mistake without its line and the number of its entry, for settings of a single
+    /// trigger that no file has.
+    pub(crate) fn of_one_trigger(self) -> ConfigError {
+        let message = match self.message.strip_prefix("trigger[0]") {
+            Some(rest) => format!("trigger{rest}"),
+            None => self.message,
+        };
+        ConfigError {
+            path: self.path,
+            line: None,
+            message,
+        }
+    }
+
+    /// Returns the mistake without its file: key and cause.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// Returns the file of the mistake.

@@ -222,14 +222,14 @@ impl File {
             .map_err(|error| wrong(format!("the settings can't be read: {error}")))?;
         let mut entries = Entries::read_triggers(Document::new(origin, &text))?;
         if let Some(broken) = entries.broken.pop() {
-            return Err(broken.problem.without_line());
+            return Err(broken.problem.of_one_trigger());
         }
         let Some(mut trigger) = entries.trigger.pop() else {
             return Err(wrong("the settings are no table".to_owned()));
         };
         let check = trigger.check(self.names());
         check.map_err(|Mistake { at, key, message }| {
-            trigger.error_at(at, &key, message).without_line()
+            trigger.error_at(at, &key, message).of_one_trigger()
         })?;
         trigger.door = door;
         trigger.raw = std::sync::Arc::new(written.clone());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use tagtrail_kubernetes::ObjectName;
-use tagtrail_kubernetes::discovery::Wish;
+use tagtrail_kubernetes::discovery::{PREFIX, Wish};
 use tagtrail_proto::clean_text;
 
 use super::write::PROBLEM;
@@ -78,6 +78,21 @@ pub(super) fn is_paused(rows: &[(&Key, &Row)]) -> bool {
         .iter()
         .map(|wish| wish["paused"] == Value::Bool(true));
     !wishes.is_empty() && pauses.all(|paused| paused)
+}
+
+/// Returns a mistake in the settings of a trigger with its key as the objects have it: a field of
+/// the specification of an `ImageTrigger`, or an annotation.
+pub(super) fn mistake(rows: &[(&Key, &Row)], message: &str) -> String {
+    let Some(key) = message.strip_prefix("trigger.") else {
+        return message.to_owned();
+    };
+    let key = key.strip_prefix("target.kubernetes.").unwrap_or(key);
+    match rows.iter().all(|(key, _)| is_image_trigger(key)) {
+        true => format!("spec.{key}"),
+        // The images of an annotated object follow from its containers, too.
+        false if key.starts_with("images") => key.to_owned(),
+        false => format!("{PREFIX}{key}"),
+    }
 }
 
 /// Returns the settings of the trigger that these objects of one namespace ask for. `None`: the
@@ -210,6 +225,29 @@ mod tests {
                     "containers": {"web": ["web"]}, "wait": "each"}},
             })
         );
+    }
+
+    #[test]
+    fn a_mistake_has_the_key_that_people_wrote() {
+        let row = row(None);
+        let named = |object: &str, message: &str| mistake(&[(&key(object), &row)], message);
+        for (message, of_object, of_annotation) in [
+            (
+                "trigger.settle: 30 has no unit",
+                "spec.settle: 30 has no unit",
+                "tagtrail.dev/settle: 30 has no unit",
+            ),
+            (
+                "trigger.target.kubernetes.wait: wrong",
+                "spec.wait: wrong",
+                "tagtrail.dev/wait: wrong",
+            ),
+            ("no key: wrong", "no key: wrong", "no key: wrong"),
+        ] {
+            let object = "imagetrigger.tagtrail.dev/shop";
+            assert_eq!(named(object, message), of_object);
+            assert_eq!(named("deployment/web", message), of_annotation);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use sqlx::{Connection as _, PgConnection};
-use tagtrail_config::{Door, hash};
+use tagtrail_config::{ConfigError, Door, hash};
 use tagtrail_kubernetes::discovery::{Wish, trigger_name};
 use tagtrail_postgres::within;
 use tagtrail_proto::clean_text;
@@ -457,9 +457,10 @@ fn composed(
     let spec = spec::settings(trigger, &refs).map_err(|why| format!("{place}: {why}"))?;
     let Some(spec) = spec else { return Ok(None) };
     let reader = &settings.reader;
+    let wrong = |error: ConfigError| format!("{place}: {}", spec::mistake(&refs, error.message()));
     let read = reader.read_trigger(Door::Kubernetes, Path::new(&place), &spec);
-    let read = read.map_err(|error| error.to_string())?;
-    target::configure(reader, &settings.clusters, &read).map_err(|error| error.to_string())?;
+    let read = read.map_err(wrong)?;
+    target::configure(reader, &settings.clusters, &read).map_err(wrong)?;
     Ok(Some(spec))
 }
 

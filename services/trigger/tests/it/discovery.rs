@@ -279,7 +279,7 @@ async fn a_mistake_is_an_event_and_a_broken_trigger_and_harms_no_other() {
         text.contains("soon") && text.contains("the entry before stays in force"),
         "{text}"
     );
-    place.told("web", "soon").await;
+    place.told("web", "tagtrail.dev/settle: \"soon\"").await;
     place.counts([&service], "deployment", [0, 2, 0]).await;
     place.world.push(WEB, 2).await;
     place.becomes("deployment/web", 0, &pinned(2)).await;
@@ -518,7 +518,9 @@ async fn the_shipped_role_suffices_for_annotations_and_image_triggers() {
     // A mistake is in the status, and the specification before stays in force.
     let patch = "{\"spec\":{\"settle\":\"soon\"}}";
     place.kubectl(&["patch", "imagetrigger/apis", "--type=merge", "-p", patch]);
-    place.shows("apis", &["broken", "soon"]).await;
+    place
+        .shows("apis", &["broken", "spec.settle: \"soon\""])
+        .await;
     place.told("apis", "soon").await;
     place.world.push(WEB, 2).await;
     place.becomes("deployment/api", 0, &pinned(2)).await;
