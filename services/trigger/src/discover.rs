@@ -167,7 +167,7 @@ async fn follow_all(shared: &Shared, mut db: PgConnection) -> Result<(), Error> 
                     outliving.write_back(&now.clusters, order, &mut events);
                 }
                 events.tell_all(&now, &known);
-                statuses.write(shared, &now.clusters, &known, writer.db()).await?;
+                statuses.write(shared, &now, &known, writer.db()).await?;
             }
         }
     }

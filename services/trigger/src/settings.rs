@@ -13,7 +13,7 @@ use tagtrail_proto::Registry;
 pub(crate) use self::follow::{Recorded, follow, recorded};
 use crate::config::{self, TriggerSpec};
 use crate::notify::{self, Entries};
-use crate::target::{self, Clusters, Target, Targets, Verifies, Verify, claims};
+use crate::target::{self, Clusters, SharedClaims, Target, Targets, Verifies, Verify};
 
 /// The SHA-256 of the settings of a trigger.
 pub(crate) type Hash = [u8; 32];
@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) triggers: BTreeMap<String, TriggerSpec>,
     /// The targets of the triggers that can be rolled out.
     pub(crate) targets: Arc<Targets>,
+    /// The triggers that change images which a trigger before changes, too.
+    pub(crate) shared: SharedClaims,
     /// The clusters that targets act on.
     pub(crate) clusters: Clusters,
     /// The clusters whose annotated objects are triggers.
@@ -214,6 +216,7 @@ impl Settings {
             mistakes: file.mistakes(&wrong),
             triggers,
             clusters,
+            shared: SharedClaims::of(&targets),
             targets: Arc::new(targets),
             verifies: Arc::new(verifies),
             problems,
@@ -247,18 +250,17 @@ impl Settings {
                 tracing::warn!("{}", line.trim_start_matches("warning: "));
             }
         }
-        let known = before.map(|before| claims::shared(&before.targets));
-        for (trigger, shared) in claims::shared(&self.targets) {
-            let known = known.as_ref().and_then(|known| known.get(&trigger));
-            if known == Some(&shared) {
+        for (trigger, shared) in self.shared.iter() {
+            let known = before.and_then(|before| before.shared.get(trigger));
+            if known == Some(shared) {
                 continue;
             }
-            let text = claims::text(&trigger, &shared);
+            let text = shared.text(trigger);
             if before.is_some() {
                 tracing::warn!(trigger, "{text}");
             }
-            if let Some(target) = self.targets.get(&trigger) {
-                target.tell_shared(&shared, &text);
+            if let Some(target) = self.targets.get(trigger) {
+                target.tell_shared(shared, &text);
             }
         }
         for (name, problem) in &self.notify_problems {

@@ -2,7 +2,7 @@
 //! `target/` and one row of [`ALL`].
 
 mod address;
-pub(crate) mod claims;
+mod claims;
 mod clusters;
 mod command;
 mod contract;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use tagtrail_config::{Broken, ConfigError, File, Start, Table, TargetEntry, Trigger};
 use tagtrail_proto::Pinned;
 
+pub(crate) use claims::SharedClaims;
 pub(crate) use clusters::{Clusters, unusable};
 pub use command::supervise;
 pub use contract::TargetProblem;
@@ -104,10 +105,12 @@ pub(crate) fn warnings(targets: &Targets, verifies: &Verifies) -> Vec<String> {
             .chain(verify.into_iter().flatten());
         lines.extend(problems.map(line));
     }
-    let shared = claims::shared(targets);
-    for (trigger, shared) in &shared {
-        lines.push(format!("warning: {}", claims::text(trigger, shared)));
-    }
+    let shared = SharedClaims::of(targets);
+    lines.extend(
+        shared
+            .iter()
+            .map(|(trigger, shared)| format!("warning: {}", shared.text(trigger))),
+    );
     lines
 }
 

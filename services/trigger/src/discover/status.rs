@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 
 use super::{Known, full};
 use crate::error::Error;
+use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::discovered::{Key, Row};
-use crate::target::Clusters;
 
 /// Kind and group of the objects with a status.
 pub(super) const KIND: (&str, &str) = ("imagetrigger", "tagtrail.dev");
@@ -38,7 +38,7 @@ impl Statuses {
     pub(super) async fn write(
         &mut self,
         shared: &Shared,
-        clusters: &Clusters,
+        settings: &Settings,
         known: &Known,
         db: &mut PgConnection,
     ) -> Result<(), Error> {
@@ -74,8 +74,9 @@ impl Statuses {
             if self.writing.len() >= AT_ONCE {
                 break;
             }
-            let status = status(&row, facts.get(row.trigger.as_str()).copied());
-            let Ok(cluster) = clusters.named(&key.cluster) else {
+            let facts = facts.get(row.trigger.as_str()).copied();
+            let status = status(&row, facts, settings.shared.about(&row.trigger));
+            let Ok(cluster) = settings.clusters.named(&key.cluster) else {
                 continue;
             };
             if self.written.get(&key) == Some(&status) {
@@ -92,8 +93,9 @@ impl Statuses {
     }
 }
 
-/// Returns the status of an object. A missing text is null, so that an earlier one goes.
-fn status(row: &Row, facts: Option<&Facts>) -> Value {
+/// Returns the status of an object. A missing text is null, so that an earlier one goes. `shared`:
+/// the text about images that another trigger changes, too, which a reason to wait precedes.
+fn status(row: &Row, facts: Option<&Facts>, shared: Option<String>) -> Value {
     let mut status = json!({
         "trigger": row.trigger, "image": null, "deployed": null, "wanted": null, "state": "pending",
         "why": null, "rollout": null,
@@ -106,8 +108,8 @@ fn status(row: &Row, facts: Option<&Facts>) -> Value {
         status["deployed"] = json!(current.map(|current| digests(&current.images)));
         status["wanted"] = json!(judged.wanted.as_ref().map(digests));
         status["state"] = json!(judged.condition.to_string());
-        let reason = judged.reasons.first();
-        status["why"] = json!(reason.map(|reason| clean_text(&reason.why, TEXT)));
+        let reason = judged.reasons.into_iter().next().map(|reason| reason.why);
+        status["why"] = json!(reason.or(shared).map(|why| clean_text(&why, TEXT)));
         status["rollout"] = json!(facts.last.as_ref().map(|last| last.number));
     }
     if let Some(problem) = &row.problem {

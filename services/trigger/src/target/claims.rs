@@ -34,49 +34,73 @@ struct Claimed<'a> {
     whole: BTreeMap<&'a str, &'a str>,
 }
 
-/// Returns by name of a trigger the first place whose images a trigger before changes, too.
-pub(crate) fn shared(targets: &Targets) -> BTreeMap<String, SharedImages> {
-    let claims: Vec<(&str, Vec<Claim>)> = targets
-        .iter()
-        .map(|(name, target)| (name.as_str(), target.claims()))
-        .collect();
-    let (mut claimed, mut shared) = (BTreeMap::<&str, Claimed<'_>>::new(), BTreeMap::new());
-    for (trigger, claims) in &claims {
-        for claim in claims {
-            let known = claimed.entry(&claim.place).or_default();
-            let repository = claim.repository.as_str();
-            let mut named = claim.containers.iter();
-            let with = match claim.containers.is_empty() {
-                true => known.any.get(repository),
-                false => named
-                    .find_map(|container| known.containers.get(container.as_str()))
-                    .or_else(|| known.whole.get(repository)),
-            };
-            if let Some(with) = with.filter(|with| *with != trigger) {
-                let place = claim.place.clone();
-                let with = (*with).to_owned();
-                shared
-                    .entry((*trigger).to_owned())
-                    .or_insert(SharedImages { place, with });
-            }
-            known.any.entry(repository).or_insert(trigger);
-            if claim.containers.is_empty() {
-                known.whole.entry(repository).or_insert(trigger);
-            }
-            for container in &claim.containers {
-                known.containers.entry(container).or_insert(trigger);
+/// By name of a trigger, the first place whose images a trigger before changes, too.
+#[derive(Debug, Default)]
+pub(crate) struct SharedClaims(BTreeMap<String, SharedImages>);
+
+impl SharedClaims {
+    pub(crate) fn of(targets: &Targets) -> SharedClaims {
+        let claims: Vec<(&str, Vec<Claim>)> = targets
+            .iter()
+            .map(|(name, target)| (name.as_str(), target.claims()))
+            .collect();
+        let (mut claimed, mut shared) = (BTreeMap::<&str, Claimed<'_>>::new(), BTreeMap::new());
+        for (trigger, claims) in &claims {
+            for claim in claims {
+                let known = claimed.entry(&claim.place).or_default();
+                let repository = claim.repository.as_str();
+                let mut named = claim.containers.iter();
+                let with = match claim.containers.is_empty() {
+                    true => known.any.get(repository),
+                    false => named
+                        .find_map(|container| known.containers.get(container.as_str()))
+                        .or_else(|| known.whole.get(repository)),
+                };
+                if let Some(with) = with.filter(|with| *with != trigger) {
+                    let place = claim.place.clone();
+                    let with = (*with).to_owned();
+                    shared
+                        .entry((*trigger).to_owned())
+                        .or_insert(SharedImages { place, with });
+                }
+                known.any.entry(repository).or_insert(trigger);
+                if claim.containers.is_empty() {
+                    known.whole.entry(repository).or_insert(trigger);
+                }
+                for container in &claim.containers {
+                    known.containers.entry(container).or_insert(trigger);
+                }
             }
         }
+        SharedClaims(shared)
     }
-    shared
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &SharedImages)> {
+        self.0.iter()
+    }
+
+    pub(crate) fn get(&self, trigger: &str) -> Option<&SharedImages> {
+        self.0.get(trigger)
+    }
+
+    /// Returns the text about images that this trigger and another one change, whichever of them
+    /// comes first.
+    pub(crate) fn about(&self, trigger: &str) -> Option<String> {
+        let with_it = |(_, shared): &(&String, &SharedImages)| shared.with == trigger;
+        let own = self.0.get_key_value(trigger);
+        let found = own.or_else(|| self.iter().find(with_it));
+        found.map(|(trigger, shared)| shared.text(trigger))
+    }
 }
 
-/// Returns the text about images that two triggers change.
-pub(crate) fn text(trigger: &str, shared: &SharedImages) -> String {
-    let SharedImages { place, with } = shared;
-    format!(
-        "trigger {trigger} and trigger {with} change the same images of {place}, in turn; name the object in one of them alone, or different containers"
-    )
+impl SharedImages {
+    /// Returns the text for people. `trigger`: the trigger that came second.
+    pub(crate) fn text(&self, trigger: &str) -> String {
+        let SharedImages { place, with } = self;
+        format!(
+            "trigger {trigger} and trigger {with} change the same images of {place}, in turn; name the object in one of them alone, or different containers"
+        )
+    }
 }
 
 #[cfg(test)]
@@ -101,7 +125,10 @@ mod tests {
             let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
             let (targets, wrong) = targets(&file, &Clusters::of(&file, None), |_| None);
             assert_eq!(wrong, []);
-            let shared = shared(&targets);
+            let shared = SharedClaims::of(&targets);
+            // Both triggers have the text.
+            assert_eq!(shared.about("a"), shared.about("b"));
+            assert_eq!(shared.about("b").is_some(), shared.get("b").is_some());
             let place = |one: &SharedImages| (one.place.clone(), one.with.clone());
             shared.get("b").map(place)
         };

@@ -670,6 +670,16 @@ async fn an_object_whose_images_two_triggers_change_has_an_event() {
         assert!(note.starts_with(&expected), "{note}");
     }
     place.becomes("deployment/other", 0, &pinned(1)).await;
+    // Each of the objects tells so, too, once it waits for nothing.
+    eventually("the statuses", SOON * 2, async || {
+        let columns = "custom-columns=:metadata.name,:status.state,:status.why";
+        let list = place.kubectl(&["get", "imagetriggers", "--no-headers", "--output", columns]);
+        let line = |name: &str| list.lines().find(|line| line.starts_with(name));
+        let has = |name: &str, text: &str| line(name).is_some_and(|line| line.contains(text));
+        let shared = ["one", "two", "three"].map(|name| has(name, "change the same images of"));
+        (shared == [true; 3] && has("four", "<none>")).then_some(())
+    })
+    .await;
     service.stop().await;
 }
 
