@@ -29,4 +29,5 @@ pub(crate) mod planning;
 mod renames;
 pub(crate) mod selections;
 pub(crate) mod specs;
+pub(crate) mod states;
 pub(crate) mod working;

@@ -20,8 +20,8 @@ use super::candidates::{Candidates, ImageName};
 use super::choice::Choices;
 use crate::act::Slots;
 use crate::store::adoption::{Had, Runs, tags};
-use crate::store::planning::TriggerState;
 use crate::store::selections::NewSelection;
+use crate::store::states::TriggerState;
 use crate::target::{Running, Target};
 use tagtrail_policy::decide::{Reported, Situation};
 

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use crate::config::TriggerSpec;
 use crate::store::chains as store;
 use crate::store::orders::{Kind, Standing};
-use crate::store::planning::{TriggerState, View};
+use crate::store::states::{TriggerState, View};
 
 /// The sets of the triggers that others follow, of one round.
 #[derive(Debug, Default)]

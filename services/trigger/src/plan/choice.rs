@@ -15,8 +15,9 @@ use crate::config::TriggerSpec;
 use crate::store::candidates as store;
 use crate::store::candidates::{Heads, Judged};
 use crate::store::faults::{self, TagFault};
-use crate::store::planning::{NewRollout, Recorded, TriggerState};
+use crate::store::planning::{NewRollout, Recorded};
 use crate::store::selections::NewSelection;
+use crate::store::states::TriggerState;
 
 /// The number of candidates that are read first. Most rules select one of the first two.
 const FIRST_DEPTH: i64 = 2;

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::choice::Choices;
 use crate::config::TriggerSpec;
 use crate::store::candidates as store;
-use crate::store::planning::{TriggerState, View};
+use crate::store::states::{TriggerState, View};
 
 /// Returns how the images of a trigger look; `None` while a repository of its policies is being
 /// read for the first time.

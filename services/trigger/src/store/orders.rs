@@ -11,8 +11,7 @@ use tagtrail_proto::{CauseReason, RolloutImage};
 use time::OffsetDateTime;
 
 use super::columns::recorded;
-use super::gates::{Live, live};
-use super::holds::in_force;
+use super::gates::Live;
 
 /// An order that the planner has not carried out yet.
 #[derive(Debug, Clone)]
@@ -73,56 +72,12 @@ pub(crate) async fn due(db: &mut PgConnection) -> Result<BTreeSet<String>, sqlx:
     Ok(names.into_iter().collect())
 }
 
-/// Returns the standing of each of these triggers, by id.
-pub(crate) async fn standings(
-    db: &mut PgConnection,
-    triggers: &[i32],
-) -> Result<BTreeMap<i32, Standing>, sqlx::Error> {
-    let rows = sqlx::query(concat!(
-        "select t.id as trigger, r.id, r.kind, r.cause, r.images, r.skip, r.again,
-             coalesce(l.state in ('held', 'awaiting_approval', 'pending', 'running', 'watching', 'succeeded'), false) as stands, (
-             select h.images from hold h where h.kind = 'pin' and h.triggers = t.name and h.released_at is null
-                 and (h.until is null or h.until > clock_timestamp()) order by h.id desc limit 1) as pinned,
-             (select coalesce(jsonb_agg(jsonb_build_object('kind', h.kind, 'hard', h.hard, 'actor', h.actor, 'reason', h.reason,
-                  'images', h.images, 'until', h.until) order by h.id desc), '[]')
-              from hold h where ", in_force!("t"), ") as holds,
-             ", live!(), " as live,
-             (select b.started_at from rollout b where b.trigger_id = t.id and b.started_at is not null
-              order by b.number desc limit 1) as last_begun
-         from trigger t
-         left join lateral (
-             select * from rollout_order o where o.trigger_id = t.id and o.done_at is null and o.kind in ('rollout', 'release')
-             order by o.id limit 1) r on true
-         left join lateral (
-             select o.state from rollout o where o.trigger_id = t.id order by o.number desc limit 1) l on true
-         where t.id = any ($1)",
-    ))
-    .bind(triggers)
-    .fetch_all(db)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let (Json(holds), Json(live)) = (row.try_get("holds")?, row.try_get("live")?);
-            let standing = Standing {
-                holds,
-                live,
-                last_begun: row.try_get("last_begun")?,
-                order: order(row)?,
-                pinned: row
-                    .try_get::<Option<Json<_>>, _>("pinned")?
-                    .map(|Json(set)| set),
-                stands: row.try_get("stands")?,
-            };
-            Ok((row.try_get("trigger")?, standing))
-        })
-        .collect()
-}
-
-fn order(row: &PgRow) -> Result<Option<Order>, sqlx::Error> {
-    let Some(id) = row.try_get("id")? else {
+/// Returns the order in the columns of a row; `None` if they are null.
+pub(super) fn order(row: &PgRow) -> Result<Option<Order>, sqlx::Error> {
+    let Some(id) = row.try_get("order_id")? else {
         return Ok(None);
     };
-    let images: Option<Json<_>> = row.try_get("images")?;
+    let images: Option<Json<_>> = row.try_get("ordered")?;
     Ok(Some(Order {
         id,
         kind: match row.try_get("kind")? {

@@ -18,9 +18,10 @@ use crate::plan::gating::{Evaluated, Round, gate};
 use crate::plan::orders::{self, Ordered, Settling};
 use crate::plan::view;
 use crate::store::faults::TagFault;
-use crate::store::orders as order_store;
 use crate::store::planning as store;
-use crate::store::planning::{NewRollout, Plan, TriggerState, View};
+use crate::store::planning::{NewRollout, Plan};
+use crate::store::states as state_store;
+use crate::store::states::{TriggerState, View};
 use tagtrail_policy::begin::Verdict;
 use tagtrail_policy::decide::{Decision, FirstSight, Reported, Situation};
 
@@ -38,7 +39,7 @@ impl<'a> Planner<'a> {
             return Ok(decisions);
         }
         let names: Vec<&str> = due.iter().copied().collect();
-        let mut states = store::trigger_states(&mut self.db, &names).await?;
+        let mut states = state_store::trigger_states(&mut self.db, &names).await?;
         states.retain(|(state, _)| self.has_settings_of(state));
         let mut choices = choose(&mut self.candidates, &mut self.db, &states).await?;
         view::find_unknown(&mut self.db, &mut choices).await?;
@@ -49,8 +50,6 @@ impl<'a> Planner<'a> {
             .collect();
         images.extend(choices.changed(&states));
         let images: Vec<&Image> = images.into_iter().collect();
-        let ids: Vec<i32> = states.iter().map(|(state, _)| state.id).collect();
-        let standings = order_store::standings(&mut self.db, &ids).await?;
         let heads = match images.is_empty() {
             true => BTreeMap::new(),
             false => store::heads(&mut self.db, &images).await?,
@@ -64,7 +63,7 @@ impl<'a> Planner<'a> {
             let Some((name, trigger)) = self.triggers.get_key_value(state.name.as_str()) else {
                 continue;
             };
-            let mut standing = standings.get(&state.id).cloned().unwrap_or_default();
+            let mut standing = state.standing.clone();
             standing.order = standing
                 .order
                 .filter(|_| !FailPoint::TriggerOrder.skipped());

@@ -21,7 +21,7 @@ use crate::plan::orders::{self, Settling};
 use crate::settings::{Recorded, Settings};
 use crate::store::planning::{NewRollout, Plan};
 use crate::store::working::{Attempt, Ended, Own};
-use crate::store::{attempts, gates, orders as order_store, planning, specs, working};
+use crate::store::{attempts, gates, orders as order_store, planning, specs, states, working};
 
 /// The rounds after which a trigger without holds has carried out all orders, and then its wanted
 /// set.
@@ -203,11 +203,8 @@ impl<'a> World<'a> {
 
     async fn decide(&mut self, begin: bool) {
         let name = self.spec.name.clone();
-        let states = planning::trigger_states(self.sql, &[&name]).await.unwrap();
+        let states = states::trigger_states(self.sql, &[&name]).await.unwrap();
         let heads = planning::heads(self.sql, &[&self.image]).await.unwrap();
-        let standings = order_store::standings(self.sql, &[self.trigger])
-            .await
-            .unwrap();
         let (state, now) = states.first().unwrap();
         let selected = choice::selected(&self.spec.images, std::iter::empty(), &heads);
         let asked = BTreeSet::new();
@@ -231,12 +228,11 @@ impl<'a> World<'a> {
             partial: false,
             now: *now,
         };
-        let standing = standings.get(&self.trigger).cloned().unwrap_or_default();
         let settling = Settling {
             longest: self.spec.settle_max,
             before: &state.waiting,
         };
-        let ordered = orders::decide(&situation, &standing, &settling);
+        let ordered = orders::decide(&situation, &state.standing, &settling);
         let mut plan = Plan::default();
         match ordered.decision {
             Decision::Nothing { .. } => plan.resumed.extend(state.resuming.then_some(state.id)),
@@ -259,7 +255,7 @@ impl<'a> World<'a> {
             id: self.trigger,
             paused: state.paused,
             now: *now,
-            standing,
+            standing: state.standing.clone(),
             settings: &self.spec.gates,
         };
         // A trigger without a group needs no others.
