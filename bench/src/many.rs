@@ -20,8 +20,8 @@ const TRIGGERS: usize = 1000;
 /// The longest time for a piece of work.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Measures on a stack of its own: among the triggers of an earlier process, which are missing here,
-/// the service would take its settings for older ones, and not plan for two minutes.
+/// Measures on a stack of its own: after an earlier process whose triggers are missing here, the
+/// service would take its settings for older ones, and not plan for two minutes.
 pub(crate) async fn measure(
     stack: &Stack,
     folder: &Path,

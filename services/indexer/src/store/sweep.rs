@@ -210,8 +210,8 @@ pub(crate) struct PublishedTag {
 ///
 /// The highest ordinal of a partition is a bound without effect, but for the plan: between two
 /// bounds Postgres expects few rows, and looks them up by the index. Above one bound it expects a
-/// third of all revisions, and reads the whole table for each page of tags. `lateral` and `offset 0`
-/// keep it from reading the partitions together.
+/// third of all revisions, and reads the whole table for each page of tags. With `lateral` and
+/// `offset 0` it reads each partition by itself.
 pub(crate) async fn published_tags(
     db: &mut PgConnection,
     after: i64,
