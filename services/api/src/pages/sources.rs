@@ -233,7 +233,7 @@ fn lost(sources: &Sources, now: OffsetDateTime) -> Markup {
                     tbody {
                         @for one in &sources.lost {
                             tr {
-                                th scope="row" { (image::link(&one.image)) " " span class="q n" { "r" (number(one.revision)) } }
+                                th scope="row" { (image::link(&one.image)) " " span class="q n" { "revision " (number(one.revision)) } }
                                 td data-l="digest" { (digest::link_or(one.digest.as_ref(), "deleted")) }
                                 td data-l="found" { (since(one.found_at.0, now)) }
                                 td data-l="by" { (finder(&one.origin)) }
