@@ -249,3 +249,6 @@ pub(crate) struct NewTagRow {
     /// The greatest effective time of the tag's own pushes in this batch.
     pub(crate) latest_at: Option<OffsetDateTime>,
 }
+
+#[cfg(test)]
+mod tests;

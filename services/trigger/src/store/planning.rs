@@ -446,3 +446,6 @@ pub(crate) async fn record(
     };
     rows.iter().map(recorded).collect()
 }
+
+#[cfg(test)]
+mod tests;
