@@ -29,9 +29,11 @@ pub(crate) async fn shortly_before(
     time: OffsetDateTime,
     asked: &AskedRegistries,
 ) -> Result<Vec<Push>, sqlx::Error> {
+    // Without `offset 0` Postgres looks for the least id from the first push on, and reads all
+    // pushes before these.
     let row = sqlx::query(
-        "select min(id) as first, max(id) as last from push
-         where recorded_at > $1 - interval '10 seconds' and recorded_at <= $1",
+        "select min(id) as first, max(id) as last
+         from (select id from push where recorded_at > $1 - interval '10 seconds' and recorded_at <= $1 offset 0) p",
     )
     .bind(time)
     .fetch_one(&mut *db)

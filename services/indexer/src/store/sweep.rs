@@ -64,10 +64,11 @@ pub(crate) async fn is_due(db: &mut PgConnection, every: Duration) -> Result<boo
 /// that the first question has had time; before the first sweep, at most an hour ago. `None`: there
 /// is none.
 pub(crate) async fn undoubted(db: &mut PgConnection) -> Result<Option<PushRange>, sqlx::Error> {
+    // `offset 0`: as in `doubts::shortly_before`. The greatest id is near the last push.
     let row = sqlx::query(
         "select coalesce(
                     (select doubts_until from sweep where stream = 'PUSHES'),
-                    (select min(id) - 1 from push where recorded_at > now() - interval '1 hour')) as after,
+                    (select min(id) - 1 from (select id from push where recorded_at > now() - interval '1 hour' offset 0) p)) as after,
                 (select max(id) from push where recorded_at between now() - interval '2 hours' and now() - interval '1 minute') as last",
     )
     .fetch_one(db)
