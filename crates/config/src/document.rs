@@ -41,17 +41,16 @@ impl ConfigError {
         }
     }
 
-    /// Returns the mistake without its line and the number of its entry, for settings of a single
+    /// Returns the mistake without its line and the table of its key, for settings of a single
     /// trigger that no file has.
     pub(crate) fn of_one_trigger(self) -> ConfigError {
-        let message = match self.message.strip_prefix("trigger[0]") {
-            Some(rest) => format!("trigger{rest}"),
-            None => self.message,
-        };
+        let key = self.message.strip_prefix("trigger[0]");
+        let key = key.or_else(|| self.message.strip_prefix("trigger"));
+        let rest = key.and_then(|rest| rest.strip_prefix('.').or(rest.strip_prefix(": ")));
         ConfigError {
-            path: self.path,
             line: None,
-            message,
+            message: rest.map_or_else(|| self.message.clone(), str::to_owned),
+            path: self.path,
         }
     }
 

@@ -16,7 +16,7 @@ use tagtrail_proto::{Name, clean_text};
 
 pub use name::trigger_name;
 pub use openshift::{PathError, container};
-pub use tagtrail::PREFIX;
+pub use tagtrail::{PREFIX, is_setting};
 
 use crate::patch::ROLLOUT;
 

@@ -31,6 +31,12 @@ pub(super) const SETTINGS: [&str; 13] = [
 /// Settings of the target that an annotation may have.
 pub(super) const TARGET: [&str; 3] = ["on_foreign_change", "wait", "wait_for"];
 
+/// Returns whether an annotation of Tagtrail may have this setting of a trigger or of its target.
+#[must_use]
+pub fn is_setting(word: &str) -> bool {
+    SETTINGS.contains(&word) || TARGET.contains(&word)
+}
+
 fn keys(metadata: &Value) -> impl Iterator<Item = &str> {
     let annotations = metadata.get("annotations").and_then(Value::as_object);
     let keys = annotations.into_iter().flatten().map(|(key, _)| key);

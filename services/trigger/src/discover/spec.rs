@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use tagtrail_kubernetes::ObjectName;
-use tagtrail_kubernetes::discovery::{PREFIX, Wish};
+use tagtrail_kubernetes::discovery::{PREFIX, Wish, is_setting};
 use tagtrail_proto::clean_text;
 
 use super::write::PROBLEM;
@@ -81,17 +81,25 @@ pub(super) fn is_paused(rows: &[(&Key, &Row)]) -> bool {
 }
 
 /// Returns a mistake in the settings of a trigger with its key as the objects have it: a field of
-/// the specification of an `ImageTrigger`, or an annotation.
+/// the specification of an `ImageTrigger`, or an annotation of Tagtrail. Others keep the key of the
+/// setting.
 pub(super) fn mistake(rows: &[(&Key, &Row)], message: &str) -> String {
-    let Some(key) = message.strip_prefix("trigger.") else {
+    let message = message.strip_prefix("trigger.").unwrap_or(message);
+    let message = message
+        .strip_prefix("target.kubernetes: ")
+        .unwrap_or(message);
+    let (key, cause) = message.split_once(": ").unwrap_or_default();
+    let is_key = |letter: char| letter.is_ascii_alphanumeric() || "._-[]".contains(letter);
+    if cause.is_empty() || key.is_empty() || !key.chars().all(is_key) {
         return message.to_owned();
-    };
-    let key = key.strip_prefix("target.kubernetes.").unwrap_or(key);
-    match rows.iter().all(|(key, _)| is_image_trigger(key)) {
-        true => format!("spec.{key}"),
-        // The images of an annotated object follow from its containers, too.
-        false if key.starts_with("images") => key.to_owned(),
-        false => format!("{PREFIX}{key}"),
+    }
+    let word = key.split(['.', '[']).next().unwrap_or_default();
+    if rows.iter().all(|(key, _)| is_image_trigger(key)) {
+        format!("spec.{message}")
+    } else if is_setting(word) && rows.iter().all(|(_, row)| row.by == "tagtrail") {
+        format!("{PREFIX}{message}")
+    } else {
+        message.to_owned()
     }
 }
 
@@ -229,24 +237,62 @@ mod tests {
 
     #[test]
     fn a_mistake_has_the_key_that_people_wrote() {
-        let row = row(None);
-        let named = |object: &str, message: &str| mistake(&[(&key(object), &row)], message);
-        for (message, of_object, of_annotation) in [
+        let object = "imagetrigger.tagtrail.dev/shop";
+        let own = row(None);
+        let mut keel = row(None);
+        keel.by = "keel".to_owned();
+        for (row, object, message, expected) in [
             (
-                "trigger.settle: 30 has no unit",
+                &own,
+                object,
+                "settle: 30 has no unit",
                 "spec.settle: 30 has no unit",
-                "tagtrail.dev/settle: 30 has no unit",
+            ),
+            (&own, object, "images.web: wrong", "spec.images.web: wrong"),
+            (
+                &own,
+                object,
+                "trigger.target.kubernetes: wait: wrong",
+                "spec.wait: wrong",
             ),
             (
-                "trigger.target.kubernetes.wait: wrong",
-                "spec.wait: wrong",
-                "tagtrail.dev/wait: wrong",
+                &own,
+                object,
+                "trigger.target.kubernetes: objects is empty",
+                "objects is empty",
             ),
-            ("no key: wrong", "no key: wrong", "no key: wrong"),
+            (
+                &own,
+                "deployment/web",
+                "settle: wrong",
+                "tagtrail.dev/settle: wrong",
+            ),
+            (
+                &own,
+                "deployment/web",
+                "retry.first: wrong",
+                "tagtrail.dev/retry.first: wrong",
+            ),
+            (
+                &own,
+                "deployment/web",
+                "trigger.target.kubernetes: wait: no",
+                "tagtrail.dev/wait: no",
+            ),
+            (
+                &own,
+                "deployment/web",
+                "images.web: wrong",
+                "images.web: wrong",
+            ),
+            (
+                &keel,
+                "deployment/web",
+                "approvals.needs: wrong",
+                "approvals.needs: wrong",
+            ),
         ] {
-            let object = "imagetrigger.tagtrail.dev/shop";
-            assert_eq!(named(object, message), of_object);
-            assert_eq!(named("deployment/web", message), of_annotation);
+            assert_eq!(mistake(&[(&key(object), row)], message), expected);
         }
     }
 
