@@ -167,9 +167,10 @@ impl TestPostgres {
     }
 }
 
-/// Returns the number of rows of a table that this session has read lately, by whatever plan. The
-/// difference of two calls in one transaction is a measure of the statements between them that does
-/// not depend on the speed of the machine.
+/// Returns the number of rows of a table that this session has read lately, but for those of
+/// parallel workers and those that an index alone answers. The difference of two calls in one
+/// transaction is a measure of the statements between them that does not depend on the speed of the
+/// machine.
 ///
 /// # Panics
 /// If Postgres does not answer.

@@ -306,7 +306,7 @@ fn set(view: &View) -> Markup {
                     @let before = one.previous.clone().flatten();
                     th scope="row" { (visible(name)) }
                     td { (image::short_link(&one.image)) @if let Some(actor) = &one.actor { br; span class="q s" { "pushed by " (visible(actor)) } } }
-                    td class="n" { @if one.revision > 0 { "r" (number(one.revision)) } }
+                    td class="n" { @if one.revision > 0 { (number(one.revision)) } }
                     td { (link_with(&one.digest, 12)) (copy(&one.pinned.to_string(), &format!("Copy the pinned reference of {name}"))) }
                     td { @match before {
                         Some(before) if before.digest == one.digest => span class="q" { "same" },

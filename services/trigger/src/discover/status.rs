@@ -94,7 +94,7 @@ impl Statuses {
 }
 
 /// Returns the status of an object. A missing text is null, so that an earlier one goes. `shared`:
-/// the text about images that another trigger changes, too; it is shown if there is no other reason.
+/// the text about images that another trigger changes, too, shown if there is no other reason.
 fn status(row: &Row, facts: Option<&Facts>, shared: Option<String>) -> Value {
     let mut status = json!({
         "trigger": row.trigger, "image": null, "deployed": null, "wanted": null, "state": "pending",

@@ -196,9 +196,8 @@ impl Heads {
 /// Returns the best candidates of each policy, at most as many as its number, and the tags with
 /// these ids. One statement reads them all from one snapshot.
 ///
-/// `lateral` and `limit` make Postgres look up the head of a tag by its number. Most tags have a
-/// single revision, so otherwise it reads all revisions of each tag, and drops those before the
-/// head.
+/// `lateral` and `limit` make Postgres look up the head of a tag by its number. It expects few
+/// revisions of a tag, and would read them all and drop those before the head.
 pub(crate) async fn heads(
     db: &mut PgConnection,
     policies: &BTreeMap<i32, i64>,

@@ -1,4 +1,4 @@
-//! The orders of people that record or end rollouts, as the planner reads and answers them.
+//! The orders of people that record or end rollouts, as the planner carries out and answers them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -59,11 +59,11 @@ impl<'a> Planner<'a> {
             .filter_map(|(state, _)| self.triggers.get(state.name.as_str()));
         let chains = Chains::read(&mut self.db, specs.copied()).await?;
         let mut rounds = Vec::with_capacity(states.len());
-        for (state, now) in states {
+        for (mut state, now) in states {
             let Some((name, trigger)) = self.triggers.get_key_value(state.name.as_str()) else {
                 continue;
             };
-            let mut standing = state.standing.clone();
+            let mut standing = std::mem::take(&mut state.standing);
             standing.order = standing
                 .order
                 .filter(|_| !FailPoint::TriggerOrder.skipped());
