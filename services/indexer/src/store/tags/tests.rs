@@ -2,7 +2,7 @@
 
 use sqlx::Connection as _;
 use tagtrail_postgres::keep_plans;
-use tagtrail_testkit::{postgres, rows_read};
+use tagtrail_testkit::{busy_tag, postgres, rows_read};
 
 use super::*;
 
@@ -10,31 +10,9 @@ use super::*;
 async fn a_push_of_a_tag_reads_few_of_its_revisions() {
     let db = postgres().await;
     let mut sql = db.connect().await;
-    // Of 20,000 tags one has 2,000 revisions, as `latest` beside the tags of builds.
-    sqlx::raw_sql(
-        "insert into repository (registry, name) values ('registry.example.com', 'shop/web');
-         insert into tag (repository_id, name, issued, head, head_digest, head_at)
-         select r.id, 'v' || n, 1, 1, sha256(n::text::bytea), now() from repository r, generate_series(1, 20000) n;
-         insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, head, push_id, partition, ordinal)
-         select id, 1, 'created', head_digest, now(), now(), 1, id, 0, id from tag;
-         insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, partition, ordinal)
-         select (select max(id) from tag), n, 'moved', sha256(('later ' || n)::bytea), now(), now(), n - 1, n, 19999 + n, 1, n
-         from generate_series(2, 2000) n;
-         insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin, source, event_id, stream_seq)
-         select tag_id, 'push', digest, effective_at, effective_at, 'event', now(), now() - interval '1 day' + ordinal * interval '1 second', 'event', 'main', push_id::text, ordinal
-         from revision order by push_id;
-         update tag set issued = 2000, head = 2000, head_digest = sha256('later 2000') where id = (select max(id) from tag);
-         analyze",
-    )
-    .execute(&mut sql)
-    .await
-    .unwrap();
+    let last = busy_tag(&mut sql).await;
     keep_plans(&mut sql, true).await.unwrap();
     let mut tx = sql.begin().await.unwrap();
-    let last: i64 = sqlx::query_scalar("select max(id) from tag")
-        .fetch_one(&mut *tx)
-        .await
-        .unwrap();
     let (new, had) = (Digest::sha256_of(b"new"), Digest::sha256_of(b"later 7"));
     let before = rows_read(&mut tx, "revision").await;
     let pushed = BTreeSet::from([(last, &new), (last, &had)]);
